@@ -1,0 +1,241 @@
+"""The data holder's copy of its own lane, its links, and the runs it has joined, in one database.
+
+A sync downloads what is new, recomputes the root over the whole lane and compares it with the registry's signed
+head. The last accepted head also lies in a file of its own, so that a restored or edited database is noticed.
+"""
+
+import hashlib
+import sqlite3
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Protocol
+
+from clients.holder.settings import HolderSettings
+from federated.files import write_whole
+from privacy.consent.lane import Head, Stub, read_checkpoint
+from privacy.consent.merkle import EMPTY_ROOT, leaf_hash, root_of
+from privacy.consent.sealing import LaneKey
+from privacy.consent.view import Entry, LaneView, Link, open_entry
+from privacy.errors import MalformedError, RefusalCode, RefusalError, TamperingError
+
+_TABLES = """
+CREATE TABLE IF NOT EXISTS links (
+    customer TEXT PRIMARY KEY, handle BLOB NOT NULL UNIQUE, public_key BLOB NOT NULL, linked_at_size INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS entries (
+    position INTEGER PRIMARY KEY, stub BLOB NOT NULL, ciphertext BLOB NOT NULL, payload BLOB
+) STRICT;
+CREATE TABLE IF NOT EXISTS synced (
+    one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL, root BLOB NOT NULL, at INTEGER NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS uses (
+    handle BLOB NOT NULL, recipient TEXT NOT NULL, nonce TEXT NOT NULL, at INTEGER NOT NULL,
+    PRIMARY KEY (handle, recipient, nonce)
+) STRICT, WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS runs (name TEXT PRIMARY KEY, accepted BLOB NOT NULL) STRICT;
+"""
+
+
+class LaneSource(Protocol):
+    """Where a lane is downloaded from: the consent registry, in process or over a network."""
+
+    def checkpoint(self, lane: str) -> str:
+        """The lane's newest head as a signed note."""
+        ...
+
+    def entries(self, lane: str, start: int) -> Sequence[Entry]:
+        """The lane's entries from position `start` on."""
+        ...
+
+
+class LaneCopy:
+    """The lane of one data holder, verified as far as `head`."""
+
+    def __init__(self, path: Path, settings: HolderSettings, key: LaneKey) -> None:
+        """Open the copy, making it if there is none; TamperingError if it does not hash to its accepted head."""
+        self._path = path
+        self._head_path = path.with_suffix(".head")
+        self._settings = settings
+        self._key = key
+        self._view: LaneView | None = None
+        with self._readable():
+            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            self._database.execute("PRAGMA journal_mode=WAL")
+            self._database.execute("PRAGMA synchronous=FULL")
+            self._database.executescript(_TABLES)
+            row = self._database.execute("SELECT size, root, at FROM synced").fetchone()
+            stubs = [stub for (stub,) in self._database.execute("SELECT stub FROM entries ORDER BY position")]
+        self.synced_at = 0 if row is None else int(row[2])
+        self._leaves = [leaf_hash(stub) for stub in stubs]
+        self.head = Head(len(stubs), root_of(self._leaves))
+        stored = Head(row[0], row[1]) if row else Head(0, EMPTY_ROOT)
+        accepted = self._accepted()
+        # A crash between the commit and the head's file leaves the file behind, at a head that the lane extends.
+        extends = accepted.size <= self.head.size and root_of(self._leaves[: accepted.size]) == accepted.root
+        if stored != self.head or not extends:
+            raise TamperingError(
+                f"{path.name} does not hold the lane that was accepted last: it was edited, cut or restored from an "
+                "older copy. Nobody's rows may be used until this data holder has moved it away and synced anew."
+            )
+        self._accept(self.head)
+
+    def close(self) -> None:
+        """Give the database back."""
+        self._database.close()
+
+    def link(self, links: Mapping[str, Link]) -> None:
+        """Tie customers of this data holder to wallets: customer number to handle and public key."""
+        with self._readable(), self._transaction():
+            self._database.executemany(
+                "INSERT INTO links VALUES (?, ?, ?, ?)",
+                [(customer, link.handle, link.public_key, link.linked_at_size) for customer, link in links.items()],
+            )
+        self._view = None
+
+    def links(self) -> dict[str, bytes]:
+        """Customer number to handle."""
+        with self._readable():
+            return dict(self._database.execute("SELECT customer, handle FROM links"))
+
+    def sync(self, source: LaneSource, *, at: int) -> int:
+        """Download and verify what is new; returns how many entries that was. All of it is kept, or nothing.
+
+        TamperingError if the registry's head goes back, does not match its entries, or is not signed by it.
+        """
+        lane = self._settings.holder
+        head = read_checkpoint(source.checkpoint(lane), f"fedcredit/{lane}", bytes.fromhex(self._settings.registry_key))
+        if head.size < self.head.size:
+            raise TamperingError(
+                "The registry's lane is shorter than the one accepted before. Keep both checkpoints, use nobody's "
+                "rows, and tell the registry's operator and the auditor."
+            )
+        fresh = list(source.entries(lane, self.head.size))[: head.size - self.head.size]
+        for entry in fresh:
+            if entry.ciphertext is None or hashlib.sha256(entry.ciphertext).digest() != entry.stub.ciphertext_sha256:
+                raise TamperingError(
+                    "The registry withholds or replaces a sealed record, which could be a withdrawal. Use nobody's rows "
+                    "until it delivers, and tell its operator and the auditor."
+                )
+        leaves = self._leaves + [leaf_hash(entry.stub.leaf()) for entry in fresh]
+        if Head(len(leaves), root_of(leaves)) != head:
+            raise TamperingError(
+                "The registry's lane does not hash to its signed head: an entry was left out, changed or moved. Keep "
+                "the checkpoint, use nobody's rows, and tell the registry's operator and the auditor."
+            )
+        first = self.head.size
+        links = self.links_by_handle()
+        opened = [
+            (position, entry.stub.leaf(), entry.ciphertext, self._open(entry, position, links))
+            for position, entry in enumerate(fresh, start=first)
+        ]
+        with self._readable(), self._transaction():
+            self._database.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", opened)
+            self._database.execute("INSERT OR REPLACE INTO synced VALUES (1, ?, ?, ?)", (head.size, head.root, at))
+        self._accept(head)
+        self.head, self._leaves, self.synced_at, self._view = head, leaves, at, None
+        return len(fresh)
+
+    def view(self) -> LaneView:
+        """Every subject's standing at `head`."""
+        if self._view is None:
+            with self._readable():
+                rows = self._database.execute("SELECT payload FROM entries WHERE payload IS NOT NULL").fetchall()
+            self._view = LaneView.of(self.head, [payload for (payload,) in rows])
+        return self._view
+
+    def entries(self) -> list[Entry]:
+        """The lane as it was downloaded, for an auditor's replay."""
+        with self._readable():
+            rows = self._database.execute("SELECT stub, ciphertext FROM entries ORDER BY position").fetchall()
+        return [Entry(Stub.parse(stub), ciphertext) for stub, ciphertext in rows]
+
+    def keep_run(self, name: str, accepted: bytes) -> None:
+        """Remember a run that was joined; the same run again changes nothing."""
+        with self._readable(), self._transaction():
+            self._database.execute("INSERT OR IGNORE INTO runs VALUES (?, ?)", (name, accepted))
+
+    def kept_run(self, name: str) -> bytes | None:
+        """What `keep_run` was given, or None."""
+        with self._readable():
+            row = self._database.execute("SELECT accepted FROM runs WHERE name = ?", (name,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def public_key_of(self, handle: bytes) -> bytes | None:
+        """The linked person's public key, or None."""
+        with self._readable():
+            row = self._database.execute("SELECT public_key FROM links WHERE handle = ?", (handle,)).fetchone()
+        return None if row is None else bytes(row[0])
+
+    def past_uses(self, handle: bytes, recipient: str) -> list[int]:
+        """When this person was scored for this recipient, UTC seconds."""
+        query = "SELECT at FROM uses WHERE handle = ? AND recipient = ?"
+        with self._readable():
+            return [at for (at,) in self._database.execute(query, (handle, recipient))]
+
+    def enter_use(self, handle: bytes, recipient: str, nonce: str, *, at: int) -> bool:
+        """Enter one answer about a person, durably; False if this very request was answered before."""
+        with self._readable(), self._transaction():
+            entered = self._database.execute(
+                "INSERT OR IGNORE INTO uses VALUES (?, ?, ?, ?)", (handle, recipient, nonce, at)
+            )
+        return entered.rowcount == 1
+
+    def links_by_handle(self) -> dict[bytes, Link]:
+        """Handle to link."""
+        with self._readable():
+            rows = self._database.execute("SELECT handle, public_key, linked_at_size FROM links").fetchall()
+        return {handle: Link(handle, key, size) for handle, key, size in rows}
+
+    def _open(self, entry: Entry, position: int, links: Mapping[bytes, Link]) -> bytes | None:
+        holder = self._settings.holder
+        epoch = self._settings.epoch
+        return open_entry(entry, position, key=self._key, lane=holder, holder=holder, epoch=epoch, links=links)
+
+    def _accept(self, head: Head) -> None:
+        text = f"{head.size} {head.root.hex()}\n".encode()
+        if not self._head_path.exists() or self._head_path.read_bytes() != text:
+            write_whole(self._head_path, text)
+
+    def _accepted(self) -> Head:
+        try:
+            size, root = self._head_path.read_text(encoding="ascii").split()
+            return Head(int(size), bytes.fromhex(root))
+        except FileNotFoundError:
+            if self._leaves:
+                raise TamperingError(
+                    f"{self._head_path.name}, which holds the lane head accepted last, is gone. This data holder should "
+                    "move its lane copy away and sync anew."
+                ) from None
+            return Head(0, EMPTY_ROOT)
+        except (OSError, ValueError, MalformedError):
+            raise TamperingError(
+                f"{self._head_path.name} cannot be read as the head that was accepted last. This data holder should "
+                "move its lane copy away and sync anew."
+            ) from None
+
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._database.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._database.execute("ROLLBACK")
+            raise
+        self._database.execute("COMMIT")
+
+    @contextmanager
+    def _readable(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as error:
+            raise RefusalError(
+                f"{self._path.name} cannot be written or is busy; nothing was changed. This data holder should check "
+                "disk space and permissions.",
+                RefusalCode.LANE,
+            ) from error
+        except sqlite3.DatabaseError as error:
+            raise TamperingError(
+                f"{self._path.name} is damaged: it cannot be read as a database. This data holder should move it away "
+                "and sync anew; the registry still has every record."
+            ) from error

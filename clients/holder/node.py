@@ -1,0 +1,215 @@
+"""The data holder's node: answers the coordinator's letters over its own directory of settings, rows and keys."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.holder.gate import PermittedRows, Question, permitted_rows
+from clients.holder.keys import HolderKeys
+from clients.holder.lane import LaneCopy
+from clients.holder.ledger import PrivacyLedger
+from clients.holder.release import Releaser, Task
+from clients.holder.replay import Replay
+from clients.holder.run import Run, check_terms, decode_opening, encode_opening, run_of
+from clients.holder.scoring import ScoringDesk
+from clients.holder.settings import load_settings
+from federated.encoder import Encoder
+from federated.messages import (
+    Instruction,
+    Joined,
+    Letter,
+    MaskKey,
+    Measurement,
+    Opening,
+    Refused,
+    ScoreAnswers,
+    ScoreRequests,
+)
+from federated.releases import (
+    grid_for_measurement,
+    grid_for_round,
+    mask_key_statement,
+    measurement_edges,
+    measurement_noise,
+    measurement_spend,
+    measurement_stage,
+)
+from federated.rows import EncodedRows
+from federated.schema_toml import load_schema
+from federated.scorecard import Scorecard
+from privacy.consent.gate import GatePolicy
+from privacy.consent.lane import Head, read_checkpoint
+from privacy.consent.record import Purpose
+from privacy.consent.signing import PayloadType
+from privacy.errors import FedcreditError, RefusalCode, RefusalError, TamperingError
+from privacy.noise import NoiseSource
+
+_LOG = logging.getLogger(__name__)
+
+
+class Holder:
+    """One data holder. Everything it keeps is opened and verified when it starts."""
+
+    def __init__(self, directory: Path) -> None:
+        """MalformedError or TamperingError if settings, schema, keys, lane copy or ledger do not hold."""
+        self._directory = directory
+        self._settings = load_settings(directory / "holder.toml")
+        self._schema = load_schema(directory / self._settings.schema)
+        self._encoder = Encoder(self._schema)
+        self._keys = HolderKeys.load(directory / "keys")
+        self.lane = LaneCopy(directory / "consent.db", self._settings, self._keys.lane_key)
+        self.ledger = PrivacyLedger.open(directory / "ledger.db")
+        self._releaser = Releaser(self.name, self._keys, self.ledger)
+        self._permitted: dict[tuple[str, Purpose], PermittedRows] = {}
+
+    @property
+    def name(self) -> str:
+        """This data holder's id."""
+        return self._settings.holder
+
+    def close(self) -> None:
+        """Give the databases back."""
+        self.lane.close()
+        self.ledger.close()
+
+    def answer(self, letter: Letter, *, at: int) -> Letter:
+        """The answer to any letter; a failure becomes a code, and its text stays in this data holder's own log."""
+        try:
+            match letter.header:
+                case Opening() as opening:
+                    return Letter(self.join(opening, at=at))
+                case Instruction() as instruction:
+                    return self._train(self.run_named(instruction.run), instruction, letter)
+                case Measurement() as measurement:
+                    return self._measure(self.run_named(measurement.run), measurement, letter)
+                case ScoreRequests() as requests:
+                    return Letter(self._score(requests, at=at))
+                case header:
+                    raise RefusalError(f"{type(header).__name__} is not for a data holder.", RefusalCode.PLAN)
+        except RefusalError as error:
+            _LOG.warning("refused (%s): %s", error.code.value, error)
+            return Letter(Refused(self.name, error.code))
+        except FedcreditError as error:
+            _LOG.error("%s: %s", type(error).__name__, error)
+            tampered = isinstance(error, TamperingError)
+            return Letter(Refused(self.name, RefusalCode.INTEGRITY if tampered else RefusalCode.INTERNAL))
+
+    def join(self, opening: Opening, *, at: int) -> Joined:
+        """Take part, if plan, policy, lane and consents allow it; RefusalError says what does not."""
+        run = run_of(opening, self._settings, width=self._encoder.width)
+        identity = self._keys.identity.public
+        check_terms(run, self._settings, self._schema, identity=identity, lane_synced_at=self.lane.synced_at, at=at)
+        if self._pinned(opening) != self.lane.head:
+            raise RefusalError(
+                "The run is pinned to another head of this data holder's lane than the one synced last. The data "
+                "holder should sync, or the coordinator pin the newest checkpoint.",
+                RefusalCode.LANE,
+            )
+        self.permitted(run, Purpose.TRAIN)
+        self.lane.keep_run(run.name, encode_opening(opening))
+        public = self._keys.mask_key(run.name).public
+        signature = self._keys.identity.sign(PayloadType.MASK_KEY, mask_key_statement(run.name, public))
+        return Joined(self.name, run.name, MaskKey(public, signature))
+
+    def permitted(self, run: Run, purpose: Purpose) -> PermittedRows:
+        """The rows that the gate permits in `run`, decided once and the same in all its rounds."""
+        key = (run.name, purpose)
+        if key not in self._permitted:
+            policy, plan = self._settings.policy, run.plan
+            measuring = purpose is Purpose.VALIDATE
+            links = self.lane.links()
+            spent = self.ledger.spent_outside(run.name, list(links.values()), delta=plan.privacy.delta)
+            question = Question(
+                view=self.lane.view(),
+                links=links,
+                plan=plan,
+                purpose=purpose,
+                categories=self._schema.categories,
+                policy=GatePolicy(clock_skew_s=policy.clock_skew_s),
+                spent=dict(zip(links.values(), spent.tolist(), strict=True)),
+            )
+            self._permitted[key] = permitted_rows(
+                self._directory / (self._settings.held_out if measuring else self._settings.rows),
+                self._schema,
+                question,
+                fewest=max(policy.fewest_people, plan.minimum_people),
+            )
+        return self._permitted[key]
+
+    def run_named(self, name: str) -> Run:
+        """A run that this data holder has joined; RefusalError for any other."""
+        return run_of(self._opening(name), self._settings, width=self._encoder.width)
+
+    def rows_used_without_consent(self, run: str, commitments: Mapping[str, bytes]) -> int:
+        """What a replay of this run from the log says; see `clients.holder.replay`."""
+        opening = self._opening(run)
+        replay = Replay(
+            run=self.run_named(run),
+            pinned=self._pinned(opening),
+            settings=self._settings,
+            categories=self._schema.categories,
+            keys=self._keys,
+            lane=self.lane,
+            ledger=self.ledger,
+        )
+        return replay.rows_used_without_consent(commitments)
+
+    def _opening(self, run: str) -> Opening:
+        kept = self.lane.kept_run(run)
+        if kept is None:
+            raise RefusalError("This run was never opened here; the coordinator should open it.", RefusalCode.PLAN)
+        return decode_opening(kept)
+
+    def _pinned(self, opening: Opening) -> Head:
+        registry_key = bytes.fromhex(self._settings.registry_key)
+        return read_checkpoint(opening.checkpoints.get(self.name, ""), f"fedcredit/{self.name}", registry_key)
+
+    def _train(self, run: Run, instruction: Instruction, letter: Letter) -> Letter:
+        number, recipe = instruction.round_number, run.recipe
+        if not 1 <= number <= recipe.rounds:
+            raise RefusalError(f"The recipe has rounds 1 to {recipe.rounds}.", RefusalCode.PLAN)
+
+        def compute(rows: PermittedRows, chance: NoiseSource) -> NDArray[np.float64]:
+            encoded = EncodedRows(self._encoder.encode(rows.table), rows.outcome, rows.shares)
+            share = 1 / len(instruction.cohort)
+            return recipe.contribution(number, letter.arrays, encoded, chance=chance, noise_share=share)
+
+        task = Task(
+            stage=number,
+            cohort=instruction.cohort,
+            grid=grid_for_round(recipe, number, run.plan),
+            rows=lambda: self.permitted(run, Purpose.TRAIN),
+            spend=lambda people: recipe.spend(number, people),
+            compute=compute,
+        )
+        return self._releaser.release(run, letter, task)
+
+    def _measure(self, run: Run, measurement: Measurement, letter: Letter) -> Letter:
+        scorecard = Scorecard.from_json(measurement.scorecard)
+        edges, holders = measurement_edges(run.plan), len(measurement.cohort)
+
+        def compute(rows: PermittedRows, chance: NoiseSource) -> NDArray[np.float64]:
+            scores = scorecard.score(rows.table)
+            counts = [
+                np.histogram(scores, edges, weights=rows.shares * outcome)[0]
+                for outcome in (1 - rows.outcome, rows.outcome)
+            ]
+            exact = np.concatenate(counts)
+            return exact + chance.gaussian(len(exact), measurement_noise(run.plan) / np.sqrt(holders))
+
+        task = Task(
+            stage=measurement_stage(run.recipe),
+            cohort=measurement.cohort,
+            grid=grid_for_measurement(run.plan),
+            rows=lambda: self.permitted(run, Purpose.VALIDATE),
+            spend=lambda _: measurement_spend(run.plan),
+            compute=compute,
+        )
+        return self._releaser.release(run, letter, task)
+
+    def _score(self, requests: ScoreRequests, *, at: int) -> ScoreAnswers:
+        desk = ScoringDesk(self._directory, self._settings, self._schema, self.lane, self._keys.lane_key)
+        return ScoreAnswers(self.name, desk.answer(Scorecard.from_json(requests.scorecard), requests.sealed, at=at))

@@ -1,0 +1,99 @@
+"""One release: charge, make it durable, draw the noise, mask, keep the bytes, send.
+
+A repeated instruction gets the kept bytes again. An instruction that differs from the first one under the same name
+is refused: two answers to two questions would be two releases for one charge.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.holder.gate import PermittedRows
+from clients.holder.keys import HolderKeys
+from clients.holder.ledger import PrivacyLedger
+from clients.holder.run import Run
+from federated.messages import Letter, MaskKey, Update, digest_of
+from federated.releases import release_name, update_statement
+from privacy.accounting import Spend
+from privacy.consent.commitment import commit_to_subjects
+from privacy.consent.signing import PayloadType
+from privacy.errors import RefusalCode, RefusalError
+from privacy.grid import Grid
+from privacy.masks import mask_of, masked
+from privacy.noise import NoiseSource, SecureNoise, SeededNoise
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is to be released: noisy numbers over permitted rows, their cost and their grid."""
+
+    stage: int  # number of the round; the measurement comes after the last
+    cohort: dict[str, MaskKey]
+    grid: Grid
+    rows: Callable[[], PermittedRows]
+    spend: Callable[[int], Spend]  # of a person with share 1, from the number of permitted rows
+    compute: Callable[[PermittedRows, NoiseSource], NDArray[np.float64]]
+
+
+class _Kept(msgspec.Struct, frozen=True):
+    instruction: bytes  # SHA-256 of the letter that asked
+    header: Update
+    masked: bytes  # little-endian words
+
+
+class Releaser:
+    """Makes the releases of one data holder, each of them once."""
+
+    def __init__(self, holder: str, keys: HolderKeys, ledger: PrivacyLedger) -> None:
+        self._holder, self._keys, self._ledger = holder, keys, ledger
+
+    def release(self, run: Run, letter: Letter, task: Task) -> Letter:
+        """The answer to `letter`: made now, or the one that was made before, byte for byte."""
+        name = release_name(run.name, task.stage)
+        kept = self._ledger.kept(name)
+        if kept is None:
+            kept = msgspec.msgpack.encode(self._make(run, letter, task, name))
+            self._ledger.keep(name, kept)
+        release = msgspec.msgpack.decode(kept, type=_Kept)
+        if release.instruction != digest_of(letter):
+            raise RefusalError(
+                "This release was made under another instruction, and one answer is all there is. "
+                "The coordinator should repeat the instruction it sent first.",
+                RefusalCode.REPLAY,
+            )
+        return Letter(release.header, {"masked": np.frombuffer(release.masked, dtype="<u8").astype(np.uint64)})
+
+    def _make(self, run: Run, letter: Letter, task: Task, name: str) -> _Kept:
+        # Everything that can be refused is refused before the charge; after it there is no refund.
+        public_keys = run.mask_keys(self._holder, task.cohort)
+        rows = task.rows()
+        chance = self._chance(run, task.stage)
+        self._ledger.charge(
+            name,
+            task.spend(len(rows.handles)),
+            dict(zip(rows.handles, rows.shares.tolist(), strict=True)),
+            dict(zip(rows.handles, rows.allowances.tolist(), strict=True)),
+            delta=run.plan.privacy.delta,
+        )
+        words = task.grid.encode(task.compute(rows, chance))
+        mask = mask_of(
+            self._keys.mask_key(run.name),
+            self._holder,
+            public_keys,
+            run_id=run.name.encode(),
+            round_number=task.stage,
+            length=len(words),
+        )
+        integers = masked(words, mask)
+        commitment = commit_to_subjects(self._keys.round_salt(name), rows.handles)
+        signature = self._keys.identity.sign(PayloadType.UPDATE, update_statement(name, commitment, integers))
+        header = Update(self._holder, name, commitment, signature)
+        return _Kept(digest_of(letter), header, integers.astype("<u8").tobytes())
+
+    def _chance(self, run: Run, stage: int) -> NoiseSource:
+        if run.plan.seed is None:
+            return SecureNoise()
+        return SeededNoise(run.plan.seed, f"{self._holder}/{run.digest}/{stage}")

@@ -1,0 +1,101 @@
+"""A run that a data holder takes part in: the plan it checked, under the run's name."""
+
+from dataclasses import dataclass
+
+import msgspec
+
+from clients.holder.settings import HolderSettings
+from federated.messages import MaskKey, Opening
+from federated.plan import SignedPlan, TrainingPlan, read_plan, recipe_of, run_id
+from federated.recipes.base import Recipe
+from federated.releases import mask_key_statement
+from federated.schema import Schema
+from privacy.consent.signing import PayloadType, verify
+from privacy.errors import RefusalCode, RefusalError
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """A plan, its recipe, and the name of this run of it."""
+
+    name: str
+    plan: TrainingPlan
+    digest: str  # of the plan
+    recipe: Recipe
+
+    @property
+    def identities(self) -> dict[str, bytes]:
+        """The Ed25519 public key of every data holder in the plan's roster."""
+        return {entry.holder: entry.identity for entry in self.plan.roster}
+
+    def mask_keys(self, holder: str, cohort: dict[str, MaskKey]) -> dict[str, bytes]:
+        """The public mask key of each member of a cohort, each signature checked (TamperingError).
+
+        RefusalError if `holder` is not in the cohort, the cohort not in the roster, or smaller than planned.
+        """
+        if holder not in cohort or not cohort.keys() <= self.identities.keys():
+            raise RefusalError("The cohort lacks us or holds somebody outside the roster.", RefusalCode.PLAN)
+        if len(cohort) < self.plan.minimum_holders:
+            raise RefusalError("The cohort is smaller than the plan allows.", RefusalCode.COHORT)
+        for name, key in cohort.items():
+            statement = mask_key_statement(self.name, key.public)
+            verify(self.identities[name], PayloadType.MASK_KEY, statement, key.signature)
+        return {name: key.public for name, key in cohort.items()}
+
+
+def run_of(opening: Opening, settings: HolderSettings, *, width: int) -> Run:
+    """The run that a coordinator proposes, its signature and form checked, its terms not yet.
+
+    `width` is the number of encoded columns. TamperingError or MalformedError if the plan is not what this data holder's coordinator signed.
+    """
+    signed = SignedPlan(opening.plan, opening.plan_signature)
+    plan = read_plan(signed, bytes.fromhex(settings.policy.coordinator_key))
+    return Run(run_id(signed, opening.checkpoints), plan, signed.digest, recipe_of(plan, width=width))
+
+
+def check_terms(
+    run: Run, settings: HolderSettings, schema: Schema, *, identity: bytes, lane_synced_at: int, at: int
+) -> None:
+    """Hold the plan's terms against this data holder's policy, which has the last word.
+
+    RefusalError says which term stands against it.
+    """
+    plan, policy = run.plan, settings.policy
+    epsilon = max(plan.privacy.epsilon, plan.privacy.measurement_epsilon)
+    lane_age = at - lane_synced_at
+    for holds, text, code in (
+        (plan.coordinator == policy.coordinator, "it comes from another coordinator", RefusalCode.POLICY),
+        (run.identities.get(settings.holder) == identity, "its roster lacks us", RefusalCode.PLAN),
+        (plan.schema_digest == schema.digest, "it is for another schema", RefusalCode.SCHEMA),
+        (
+            run.recipe.name in policy.recipes,
+            f"recipe {run.recipe.name} is not allowed here",
+            RefusalCode.POLICY,
+        ),
+        (run.recipe.is_private, "it adds no noise", RefusalCode.POLICY),
+        (
+            epsilon <= policy.largest_epsilon and plan.privacy.delta <= policy.largest_delta,
+            f"it costs epsilon {epsilon:g} at delta {plan.privacy.delta:g}, and at most {policy.largest_epsilon:g} "
+            f"at {policy.largest_delta:g} is allowed here",
+            RefusalCode.BUDGET,
+        ),
+        (plan.seed is None or policy.accept_seeded_noise, "its noise is seeded", RefusalCode.POLICY),
+        (plan.not_before <= at < plan.ends, "it is not due now", RefusalCode.PLAN),
+        (
+            -policy.clock_skew_s <= lane_age <= policy.longest_lane_age_s,
+            "the lane of consent records was not synced lately enough",
+            RefusalCode.LANE,
+        ),
+    ):
+        if not holds:
+            raise RefusalError(f"The training plan is refused: {text}. Its coordinator may propose another.", code)
+
+
+def encode_opening(opening: Opening) -> bytes:
+    """An opening as this data holder keeps it, so that it knows the run again after a restart."""
+    return msgspec.msgpack.encode(opening)
+
+
+def decode_opening(kept: bytes) -> Opening:
+    """The opening that `encode_opening` wrote."""
+    return msgspec.msgpack.decode(kept, type=Opening)

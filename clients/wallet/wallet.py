@@ -1,0 +1,75 @@
+"""A person's wallet: one secret, one signing key per data holder, and each holder's newest record."""
+
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from privacy.consent.canonical import base64url
+from privacy.consent.lane import Stub, tag_of
+from privacy.consent.record import ConsentRecord, Grant, Signer, Terms, encode_record, key_id, payload_digest
+from privacy.consent.sealing import LanePublicKey, seal
+from privacy.consent.signing import PayloadType, SigningKey
+
+
+@dataclass(frozen=True, slots=True)
+class HolderAddress:
+    """Where a consent record for one data holder goes: its lane, key epoch and sealing key."""
+
+    holder: str
+    epoch: int
+    key: LanePublicKey
+
+
+@dataclass(frozen=True, slots=True)
+class SealedRecord:
+    """A record on its way to the registry, which can read nothing of it."""
+
+    stub: Stub
+    ciphertext: bytes
+
+
+class Wallet:
+    """The person's side of consent. The secret (32 bytes) never leaves it."""
+
+    def __init__(self, secret: bytes) -> None:
+        self._secret = secret
+        self._newest: dict[str, tuple[int, str]] = {}  # holder -> seq and digest of its newest record
+
+    def key_for(self, holder: str) -> SigningKey:
+        """The signing key for one data holder: another one for each, so that no two holders can match people."""
+        return SigningKey.from_seed(self._derive("key", holder))
+
+    def write(
+        self, address: HolderAddress, *, handle: bytes, grants: Sequence[Grant], frozen: bool, terms: Terms,
+        jurisdiction: str, at: int,
+    ) -> SealedRecord:  # fmt: skip
+        """The person's complete wishes at one data holder, signed and sealed; a later one replaces it entirely.
+
+        No grants is a withdrawal. Granting, withdrawing and freezing are this same call and the same size.
+        """
+        seq, previous = self._newest.get(address.holder, (0, None))
+        key = self.key_for(address.holder)
+        record = ConsentRecord(
+            aud=address.holder,
+            aud_kid=address.epoch,
+            sub=base64url(handle),
+            kid=key_id(key.public),
+            seq=seq + 1,
+            prev=previous,
+            iat=at,
+            frozen=frozen,
+            grants=tuple(sorted(grants, key=lambda grant: (grant.purpose.value, grant.to))),
+            terms=terms,
+            jur=jurisdiction,
+            signer=Signer.SELF,
+        )
+        payload = encode_record(record)
+        rho = self._derive("rho", f"{address.holder}|{record.seq}")
+        signature = key.sign(PayloadType.CONSENT, payload)
+        sealed = seal(payload, signature, to=address.key, lane=address.holder, epoch=address.epoch, rho=rho)
+        self._newest[address.holder] = (record.seq, payload_digest(payload))
+        tag = tag_of(self._derive("tag", address.holder), aud=address.holder, seq=record.seq)
+        return SealedRecord(Stub.of(sealed, tag=tag, epoch=address.epoch), sealed.ciphertext)
+
+    def _derive(self, use: str, context: str) -> bytes:
+        return hmac.digest(self._secret, f"fedcredit/wallet/{use}/v1|{context}".encode(), "sha256")

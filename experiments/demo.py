@@ -1,0 +1,120 @@
+"""The demo: keys, links, consents, training, scorecard, scores with reasons, a withdrawal and its effect, a report."""
+
+import time
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from experiments.federation import Federation, Progress, PublicData
+from experiments.people import Membership, populate
+from experiments.plans import default_plan
+from experiments.report.values import DemoResult, RunState, Withdrawal
+from experiments.session import Session
+from experiments.telling import tell
+from privacy.consent.record import Purpose
+from privacy.errors import RefusalCode, RefusalError
+from server.bundle import write_bundle
+from server.coordinator import Outcome
+
+# A seeded demo happens at an instant of its own, or it could not be repeated.
+SEEDED_AT = 1_793_491_200  # 2026-11-01T00:00:00Z
+
+
+@dataclass(frozen=True, slots=True)
+class DemoSettings:
+    """What the demo runs on, and where it writes."""
+
+    out: Path
+    schema: Path
+    table: Path
+    holders: int
+    epsilon: float
+    seed: int | None
+
+
+def run_demo(settings: DemoSettings, progress: Progress) -> DemoResult:
+    """Run the whole flow; the federation's files and the bundle are left under `settings.out`."""
+    started = time.monotonic()
+    data = PublicData.load(settings.schema, settings.table)
+    population = populate(data.outcome(), settings.holders, everybody_agrees=False)
+    at = int(time.time()) if settings.seed is None else SEEDED_AT
+    federation = Federation(settings.out / "federation", data, population, seed=settings.seed, at=at)
+    federation.write_parties()
+    with Session(federation) as session:
+        federation.link(session.holders)
+        federation.write_consents(session.registry, progress)
+        session.sync(progress)
+        first = _train(session, "first", settings, progress)
+        result = tell(session, first, settings.epsilon, seed=settings.seed, progress=progress)
+
+        place = _who_withdraws(session, first)
+        before = _state(session, first, place.holder)
+        federation.withdraw(session.registry, place)
+        session.sync(progress)
+        second = _train(session, "refresh", settings, progress)
+        after = _state(session, second, place.holder)
+        used = [_replayed(session, outcome, progress) for outcome in (first, second)]
+
+    bundle = settings.out / "bundle"
+    bundle.mkdir()
+    write_bundle(first, federation.coordinator_key, bundle, excludes=result.privacy.excludes)
+    return replace(
+        result,
+        withdrawal=Withdrawal(1, place.holder, before, after),
+        consent=replace(result.consent, rows_used_without_consent=sum(used)),
+        seconds=round(time.monotonic() - started, 1),
+    )
+
+
+def _train(session: Session, name: str, settings: DemoSettings, progress: Progress) -> Outcome:
+    federation = session.federation
+    plan = default_plan(
+        name, federation.data.schema, federation.roster, epsilon=settings.epsilon, at=federation.at, seed=settings.seed
+    )
+    return session.run(plan, lambda what, done, total: progress(f"{what}, {name} run", done, total))
+
+
+def _who_withdraws(session: Session, outcome: Outcome) -> Membership:
+    """Somebody who was trained on, at one data holder only."""
+    population = session.federation.population
+    places = Counter(place.person for place in population.memberships)
+    used: Mapping[str, frozenset[bytes]] = {
+        name: frozenset(_permitted_handles(session, outcome, name)) for name in outcome.holders
+    }
+    for place in population.memberships:
+        if places[place.person] == 1 and session.federation.handles[place] in used.get(place.holder, ()):
+            return place
+    raise RefusalError("Nobody at one data holder only was trained on. Give the demo more people.", RefusalCode.COHORT)
+
+
+def _permitted_handles(session: Session, outcome: Outcome, name: str) -> tuple[bytes, ...]:
+    holder = session.holders[name]
+    return holder.permitted(holder.run_named(outcome.run), Purpose.TRAIN).handles
+
+
+def _state(session: Session, outcome: Outcome, name: str) -> RunState:
+    """A run and the lane of one data holder that it was pinned to."""
+    head = session.holders[name].lane.head
+    people = {handle for holder in outcome.holders for handle in _permitted_handles(session, outcome, holder)}
+    used = {
+        handle for holder in session.joined(outcome) for handle in holder.ledger.subjects_of(outcome.releases[0].name)
+    }
+    return RunState(
+        lane_size=head.size,
+        root=head.root.hex(),
+        people_permitted=len(people),
+        people_used=len(used),
+        plan=outcome.plan_digest,
+        run=outcome.run,
+    )
+
+
+def _replayed(session: Session, outcome: Outcome, progress: Progress) -> int:
+    """Rows used in a run without consent: the replay at each data holder, against the commitments it sent."""
+    total = 0
+    for done, holder in enumerate(session.joined(outcome), start=1):
+        commitments = {release.name: release.updates[holder.name].commitment for release in outcome.releases}
+        total += holder.rows_used_without_consent(outcome.run, commitments)
+        progress("consents replayed from the log", done, len(outcome.holders))
+    return total

@@ -1,0 +1,132 @@
+"""`fedcredit demo`: the whole flow on real data, with progress on stderr and a short table at the end."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from privacy.errors import UsageError
+
+DATA = Path(__file__).parent / "data" / "taiwan_default"
+MARK = "report.json"  # written last: a directory that has it is a finished demo, which a new one may replace
+
+
+@click.command(epilog="Example: fedcredit demo --out runs/demo --holders 10 --epsilon 1")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("runs/demo"), show_default=True,
+              help="Directory for report.html, report.json, bundle/ and federation/.")  # fmt: skip
+@click.option("--holders", type=click.IntRange(min=2), default=10, show_default=True, help="How many data holders.")
+@click.option("--epsilon", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True,
+              help="What one run may cost a person, at delta 1e-5.")  # fmt: skip
+@click.option("--seed", type=int, default=None, help="Repeat the same noise and keys. The result is NOT PRIVATE.")
+@click.option("--schema", type=click.Path(path_type=Path, exists=True, dir_okay=False), default=None,
+              help="Schema of another public table, instead of the embedded data.")  # fmt: skip
+@click.option("--table", type=click.Path(path_type=Path, exists=True, dir_okay=False), default=None,
+              help="That table, CSV or CSV.gz.")  # fmt: skip
+@click.option("--json", "as_json", is_flag=True, help="Print report.json instead of the table.")
+def demo(
+    out: Path, holders: int, epsilon: float, seed: int | None, schema: Path | None, table: Path | None, as_json: bool
+) -> None:
+    """Run a whole private federation on real data and write a report.
+
+    Keys, links, encrypted consent records, training, a scorecard, scores with reasons, a withdrawal and its effect.
+    The embedded data are the credit-card clients of Yeh and Lien (2009), CC BY 4.0.
+    """
+    if (schema is None) != (table is None):
+        raise UsageError("--schema and --table go together: give both, or neither for the embedded data.")
+    if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
+        raise UsageError(f"{out} holds something else than a finished demo; give --out another directory.")
+
+    from experiments.demo import DemoSettings, run_demo  # heavy: only when it runs
+    from experiments.report.figures import report_json
+    from experiments.report.page import write_report
+
+    building = out.with_name(f".{out.name}.building")
+    shutil.rmtree(building, ignore_errors=True)
+    building.mkdir(parents=True)
+    settings = DemoSettings(
+        out=building,
+        schema=schema or DATA / "schema.toml",
+        table=table or DATA / "data.csv.gz",
+        holders=holders,
+        epsilon=epsilon,
+        seed=seed,
+    )
+    try:
+        with _Bars() as bars:
+            result = run_demo(settings, bars.show)
+            bars.show("report", 0, 1)
+            write_report(result, building)
+            bars.show("report", 1, 1)
+        shutil.rmtree(out, ignore_errors=True)
+        building.replace(out)
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+    text = report_json(result)
+    if as_json:
+        click.echo(text, nl=False)
+    else:
+        _print_table(json.loads(text), out)
+
+
+class _Bars:
+    """Progress bars on stderr, one for each thing that is under way."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:<38}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
+            console=Console(stderr=True),
+        )  # fmt: skip
+        self._tasks: dict[str, TaskID] = {}
+
+    def __enter__(self) -> "_Bars":
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def show(self, what: str, done: int, total: int) -> None:
+        """Bring the bar of `what` to `done` of `total`."""
+        if what not in self._tasks:
+            self._tasks[what] = self._progress.add_task(what, total=total)
+        self._progress.update(self._tasks[what], completed=done, total=total)
+
+
+def _print_table(report: dict[str, Any], out: Path) -> None:
+    privacy, consent, metrics = report["privacy"], report["consent"], report["metrics"]
+    table = Table(title=None, show_header=True, header_style="bold")
+    table.add_column("held-out people, five ways")
+    for name in ("AUC", "KS", "Brier"):
+        table.add_column(name, justify="right")
+    for key, label in (
+        ("pooled", "all data in one place, no privacy"),
+        ("federated", "federated, no noise"),
+        ("federated_private", f"federated and private, epsilon {privacy['epsilon']:g}: the published scorecard"),
+        ("local_only", "each data holder alone, no privacy"),
+        ("opacus_fedavg", f"usual Opacus + FedAvg settings, epsilon {privacy['epsilon']:g}"),
+    ):
+        figures = metrics[key]
+        table.add_row(label, *(_figure(figures[name]) for name in ("auc", "ks", "brier")))
+    console = Console(width=100)
+    if report["not_private"]:
+        console.print("NOT PRIVATE: the noise of this run came from a seed.", style="bold red")
+    console.print(table)
+    console.print(
+        f"epsilon {privacy['epsilon']:g}, delta {privacy['delta']:g}; unit: {privacy['unit']}; neighbouring relation: "
+        f"{privacy['adjacency']}; accountant: {privacy['accountant']}. Leaves out: see the report."
+    )
+    console.print(
+        f"{consent['rows_permitted']:,} of {consent['rows_held']:,} rows permitted; rows used without consent: "
+        f"{consent['rows_used_without_consent']}. {report['seconds']:.0f} s."
+    )
+    for name in ("report.html", "report.json", "bundle/", "federation/"):
+        console.print(f"  {out}/{name}")
+
+
+def _figure(value: float | None) -> str:
+    return "unknown" if value is None else f"{value:.4f}"

@@ -1,0 +1,228 @@
+"""A whole federation on one disk: every party's directory, keys, tables and consent records, ready to run.
+
+Each party's files are those it would have on its own machine; nothing is shared but what the design shares.
+"""
+
+import csv
+import gzip
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from clients.holder.keys import HolderKeys
+from clients.holder.node import Holder
+from clients.wallet.wallet import HolderAddress, SealedRecord, Wallet
+from experiments.chance import random_bytes
+from experiments.people import Membership, Population
+from experiments.wishes import COORDINATOR, JURISDICTION, TERMS, records_of
+from federated.files import write_whole
+from federated.plan import RosterEntry, TrainingPlan, sign_plan
+from federated.recipes.base import RecipeName
+from federated.schema import Schema
+from federated.schema_toml import parse_schema
+from privacy.consent.sealing import LaneKey
+from privacy.consent.signing import SigningKey
+from privacy.consent.view import Link
+from privacy.errors import MalformedError
+from server.registry.store import Registry, Submission
+
+EPOCH = 1
+LARGEST_EPSILON = 8.0
+LARGEST_DELTA = 1e-5
+FEWEST_PEOPLE = 30
+DAY_S = 86_400
+Progress = Callable[[str, int, int], None]  # what, done, of how many
+
+
+@dataclass(frozen=True, slots=True)
+class PublicData:
+    """A public data set as its files and, parsed, as its schema and raw lines."""
+
+    schema: Schema
+    schema_text: str
+    header: tuple[str, ...]
+    lines: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def load(cls, schema: Path, table: Path) -> "PublicData":
+        """The data set in a schema file and a CSV or CSV.gz table; a table without keys gets one numbered from 1."""
+        text = schema.read_text(encoding="utf-8")
+        opened = gzip.open if table.suffix == ".gz" else open
+        with opened(table, "rt", encoding="utf-8-sig", newline="") as file:
+            header, *lines = csv.reader(file)
+        if parse_schema(text, schema.name).subject_column is None:
+            text = text.replace('from = "row_number"', 'from = "column"\ncolumn = "person"', 1)
+            header = ["person", *header]
+            lines = [[str(number), *line] for number, line in enumerate(lines, start=1)]
+        return cls(parse_schema(text, schema.name), text, tuple(header), tuple(tuple(line) for line in lines))
+
+    def outcome(self) -> NDArray[np.float64]:
+        """Each line's outcome, shape (n,); 1 is bad. MalformedError if a cell is not one of the schema's codes."""
+        column = self.header.index(self.schema.outcome.column)
+        codes = {str(code): 1.0 for code in self.schema.outcome.bad} | {
+            str(code): 0.0 for code in self.schema.outcome.good
+        }
+        try:
+            return np.array([codes[line[column]] for line in self.lines])
+        except (KeyError, IndexError):
+            raise MalformedError(
+                "The table has an outcome that the schema does not list. Run `fedcredit schema check` on it."
+            ) from None
+
+
+class Federation:
+    """Everybody's directories under one; the wallets of its people are on no disk."""
+
+    def __init__(self, directory: Path, data: PublicData, population: Population, *, seed: int | None, at: int) -> None:
+        self.directory, self.data, self.population, self.at = directory, data, population, at
+        random = random_bytes(seed, "federation")
+        self.seeded = seed is not None
+        self.coordinator_key = SigningKey.from_seed(random(32))
+        self.registry_key = SigningKey.from_seed(random(32))
+        self._holder_keys = {
+            holder: HolderKeys(SigningKey.from_seed(random(32)), LaneKey.from_bytes(b"\x02" + random(96)))
+            for holder in population.holders
+        }
+        self._wallets = [Wallet(random(32)) for _ in population.attitudes]
+        self.handles = {place: random(32) for place in population.memberships}
+
+    @property
+    def coordinator_directory(self) -> Path:
+        """Where the coordinator keeps everything."""
+        return self.directory / "coordinator"
+
+    def holder_directory(self, holder: str) -> Path:
+        """Where one data holder keeps everything."""
+        return self.directory / "holders" / holder
+
+    def open_registry(self) -> Registry:
+        """The consent registry."""
+        return Registry(self.directory / "registry" / "registry.db", self.registry_key)
+
+    def address(self, holder: str) -> HolderAddress:
+        """Where consent records for one data holder go."""
+        return HolderAddress(holder, EPOCH, self._holder_keys[holder].lane_key.public)
+
+    def wallet(self, person: int) -> Wallet:
+        """The wallet of one person."""
+        return self._wallets[person]
+
+    def places_of(self, person: int) -> list[Membership]:
+        """Where one person is a customer."""
+        return [place for place in self.population.memberships if place.person == person]
+
+    def write_parties(self) -> None:
+        """Make every party's directory: settings, keys, schema, tables."""
+        for name in ("coordinator", "registry"):
+            (self.directory / name).mkdir(parents=True)
+        write_whole(self.coordinator_directory / "coordinator.key", self.coordinator_key.seed, secret=True)
+        write_whole(self.coordinator_directory / "schema.toml", self.data.schema_text.encode())
+        write_whole(self.directory / "registry" / "registry.key", self.registry_key.seed, secret=True)
+        for holder in self.population.holders:
+            self._write_holder(holder)
+
+    def write_consents(self, registry: Registry, progress: Progress) -> None:
+        """Link every membership, and let every person write, sign, seal and append what they wish."""
+        done = 0
+        for holder in self.population.holders:
+            address = self.address(holder)
+            places = self.population.at(holder)
+            records: list[SealedRecord] = []
+            for place in places:
+                records += records_of(
+                    self.population.attitudes[place.person],
+                    self._wallets[place.person],
+                    address,
+                    handle=self.handles[place],
+                    categories=self.data.schema.categories,
+                    share_milli=place.share_milli,
+                    cap=float(self.population.caps[place.person]),
+                    at=self.at,
+                )
+            registry.append(holder, [Submission(record.stub, record.ciphertext) for record in records])
+            done += len(places)
+            progress("consent records", done, len(self.population.memberships))
+
+    def withdraw(self, registry: Registry, place: Membership) -> None:
+        """One person's complete wishes at one data holder become: nothing."""
+        record = self._wallets[place.person].write(
+            self.address(place.holder), handle=self.handles[place], grants=[], frozen=False, terms=TERMS,
+            jurisdiction=JURISDICTION, at=self.at,
+        )  # fmt: skip
+        registry.append(place.holder, [Submission(record.stub, record.ciphertext)])
+
+    def link(self, holders: Mapping[str, Holder]) -> None:
+        """Store at each data holder which of its customers has which wallet."""
+        for name, holder in holders.items():
+            holder.lane.link(
+                {
+                    self.customer(place.person): Link(
+                        self.handles[place], self._wallets[place.person].key_for(name).public, 0
+                    )
+                    for place in self.population.at(name)
+                }
+            )
+
+    def customer(self, person: int) -> str:
+        """The customer number of a person, the same at all data holders here, as public data have only one."""
+        return self.data.lines[person][self._subject]
+
+    def write_plan(self, plan: TrainingPlan) -> None:
+        """Sign a plan and give it to the coordinator."""
+        signed = sign_plan(plan, self.coordinator_key)
+        write_whole(self.coordinator_directory / "plan.json", msgspec.json.encode(signed))
+
+    def pin(self, registry: Registry) -> None:
+        """Give the coordinator every lane's newest checkpoint."""
+        checkpoints = {holder: registry.checkpoint(holder) for holder in self.population.holders}
+        write_whole(self.coordinator_directory / "checkpoints.json", msgspec.json.encode(checkpoints, order="sorted"))
+
+    @property
+    def roster(self) -> list[RosterEntry]:
+        """All data holders with their public identities."""
+        return [RosterEntry(holder, keys.identity.public) for holder, keys in self._holder_keys.items()]
+
+    @property
+    def _subject(self) -> int:
+        return self.data.header.index(str(self.data.schema.subject_column))
+
+    def _write_holder(self, holder: str) -> None:
+        directory = self.holder_directory(holder)
+        (directory / "keys").mkdir(parents=True)
+        self._holder_keys[holder].save(directory / "keys")
+        write_whole(directory / "schema.toml", self.data.schema_text.encode())
+        recipes = ", ".join(f'"{name.value}"' for name in RecipeName)
+        write_whole(
+            directory / "holder.toml",
+            f"""version = 1
+holder = "{holder}"
+epoch = {EPOCH}
+registry_key = "{self.registry_key.public.hex()}"
+schema = "schema.toml"
+rows = "rows.csv"
+held_out = "held_out.csv"
+
+[policy]
+coordinator = "{COORDINATOR}"
+coordinator_key = "{self.coordinator_key.public.hex()}"
+recipes = [{recipes}]
+largest_epsilon = {LARGEST_EPSILON}
+largest_delta = {LARGEST_DELTA}
+fewest_people = {FEWEST_PEOPLE}
+clock_skew_s = 120
+longest_lane_age_s = {DAY_S}
+accept_seeded_noise = {str(self.seeded).lower()}
+""".encode(),
+        )
+        samples: dict[bool, list[Sequence[str]]] = {False: [], True: []}
+        for place in self.population.at(holder):
+            samples[bool(self.population.held_out[place.person])].append(self.data.lines[place.person])
+        for held_out, name in ((False, "rows.csv"), (True, "held_out.csv")):
+            with (directory / name).open("w", encoding="utf-8", newline="") as file:
+                writer = csv.writer(file)
+                writer.writerow(self.data.header)
+                writer.writerows(samples[held_out])

@@ -1,0 +1,64 @@
+"""Entry of the command line. Commands are named here and imported only when used, so that help is instant."""
+
+import sys
+from importlib import import_module
+from typing import NoReturn
+
+import click
+
+from privacy.errors import FedcreditError
+
+# Named, not imported: this room may not import the rooms whose programs it starts.
+COMMANDS = {
+    "demo": ("experiments.demo_cli", "Run a whole private federation on real data and write a report."),
+    "train": (
+        "experiments.demo_cli",
+        "Run the next training run of a federation that the demo left on disk.",
+    ),
+    "schema": ("federated.schema_cli", "Draft a schema from a table; check a table against a schema."),
+    "bench": ("experiments.bench_cli", "Measure the figures that the project promises, side by side."),
+}
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are imported when they are run, not when they are listed."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002 (click's signature)
+        """The names of the commands, in the order a newcomer meets them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:  # noqa: ARG002
+        """The command of that name, imported now, or None."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(import_module(COMMANDS[cmd_name][0]), cmd_name)
+        if not isinstance(command, click.Command):
+            raise TypeError(f"{COMMANDS[cmd_name][0]}.{cmd_name} is not a command")
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:  # noqa: ARG002
+        """The table of commands, from the texts above: no command is imported for it."""
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, text) for name, (_, text) in COMMANDS.items()])
+
+
+@click.group(cls=LazyGroup, epilog="Example: fedcredit demo --out runs/demo")
+@click.version_option(package_name="fedcredit", prog_name="fedcredit")
+def fedcredit() -> None:
+    """A credit score from data nobody pools, using only the sources the person said yes to."""
+
+
+def main() -> NoReturn:
+    """Run the command; a failure that a person can act on is one text and an exit code, never a traceback."""
+    try:
+        fedcredit(standalone_mode=False)
+    except click.exceptions.Abort:
+        click.echo("Stopped. Nothing half-written is left; run the command again to continue.", err=True)
+        sys.exit(130)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except FedcreditError as error:
+        click.echo(f"{type(error).__name__.removesuffix('Error')}: {error}", err=True)
+        sys.exit(error.exit_code)
+    sys.exit(0)

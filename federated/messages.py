@@ -1,0 +1,144 @@
+"""What the coordinator and the data holders say to each other: a small closed set of headers, with arrays beside.
+
+A header is strict JSON (unknown and missing fields are refused); arrays travel by name. Nothing here has room for
+a row, a handle, a count of people or an exception's text.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from privacy.errors import MalformedError, RefusalCode
+
+
+class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind"):
+    """A message without its arrays."""
+
+
+class Opening(_Header, frozen=True, tag="opening"):
+    """Coordinator: here is the signed training plan and the lane heads that this run is pinned to."""
+
+    plan: bytes
+    plan_signature: bytes
+    checkpoints: dict[str, str]  # data holder id -> signed note of its lane
+
+
+class MaskKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One data holder's public X25519 key for the masks of one run, signed by its identity key."""
+
+    public: bytes
+    signature: bytes
+
+
+class Joined(_Header, frozen=True, tag="joined"):
+    """Data holder: I have checked the plan against my policy and take part."""
+
+    holder: str
+    run: str
+    mask_key: MaskKey
+
+
+class Instruction(_Header, frozen=True, tag="instruction"):
+    """Coordinator: compute this round over your permitted rows. Arrays: the recipe's instruction."""
+
+    run: str
+    round_number: int
+    cohort: dict[str, MaskKey]  # data holder id -> its mask key
+
+
+class Measurement(_Header, frozen=True, tag="measurement"):
+    """Coordinator: score your held-out permitted rows with this scorecard and release the histogram."""
+
+    run: str
+    cohort: dict[str, MaskKey]
+    scorecard: bytes
+
+
+class Update(_Header, frozen=True, tag="update"):
+    """Data holder: my masked integers for one release (array `masked`), and a commitment to whom they came from.
+
+    The commitment is a Merkle root over keyed hashes of the subjects used, and never a count: counts of two rounds
+    would give a withdrawal away.
+    """
+
+    holder: str
+    release: str
+    commitment: bytes
+    signature: bytes
+
+
+class ScoreRequests(_Header, frozen=True, tag="score-requests"):
+    """Coordinator, relaying what it cannot read: requests sealed to this data holder by wallets."""
+
+    scorecard: bytes
+    sealed: list[bytes]
+
+
+class ScoreAnswers(_Header, frozen=True, tag="score-answers"):
+    """Data holder, to be relayed unread: for each request, points sealed to the recipient, or a sealed refusal."""
+
+    holder: str
+    sealed: list[bytes]
+
+
+class Refused(_Header, frozen=True, tag="refused"):
+    """Data holder: no, with a code from a closed set and nothing else."""
+
+    holder: str
+    code: RefusalCode
+
+
+Header = Opening | Joined | Instruction | Measurement | Update | ScoreRequests | ScoreAnswers | Refused
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A header and its arrays."""
+
+    header: Header
+    arrays: Mapping[str, NDArray[Any]] = field(default_factory=dict)
+
+
+_DECODER: msgspec.json.Decoder[Header] = msgspec.json.Decoder(Header, strict=True)
+
+
+def encode_header(header: Header) -> bytes:
+    """Canonical JSON of the header: keys sorted, no white space."""
+    return msgspec.json.encode(header, order="sorted")
+
+
+def decode_header(payload: bytes) -> Header:
+    """The header that `payload` encodes. MalformedError if it is not exactly one of the closed set."""
+    try:
+        header = _DECODER.decode(payload)
+    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
+        raise MalformedError(
+            "A message between parties is not one of the known kinds; the sender runs another version or is not "
+            "fedcredit. Its operator should compare versions with yours."
+        ) from error
+    if encode_header(header) != payload:
+        raise MalformedError("A message between parties is not in canonical form; its sender should send it again.")
+    return header
+
+
+def array_of(letter: Letter, name: str, *, shape: tuple[int, ...], dtype: type[np.generic]) -> NDArray[Any]:
+    """The array `name`, with exactly this shape and type, and finite. MalformedError otherwise."""
+    array = letter.arrays.get(name)
+    if array is None or array.shape != shape or array.dtype != np.dtype(dtype):
+        raise MalformedError(f"A message must carry the array {name!r} of shape {shape} and type {np.dtype(dtype)}.")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise MalformedError(f"The array {name!r} of a message holds numbers that are not finite.")
+    return array
+
+
+def digest_of(letter: Letter) -> bytes:
+    """SHA-256 over the header and the arrays by name: the same letter again has the same digest."""
+    digest = hashlib.sha256(encode_header(letter.header))
+    for name, array in sorted(letter.arrays.items()):
+        digest.update(f"|{name}|{array.dtype.str}|{array.shape}|".encode() + np.ascontiguousarray(array).tobytes())
+    return digest.digest()

@@ -1,0 +1,8 @@
+"""Rules and mathematics of consent and of differential privacy.
+
+An auditor can read this room alone: pure functions over frozen values. Nothing here knows Flower, torch,
+a clock, a socket, a file or shared randomness; time and chance arrive as arguments.
+
+`privacy.consent` holds the record, its seal and signature, the append-only lane and the gate.
+The modules beside it hold Gaussian and Rényi accounting, noise, the fixed-point grid and the masks.
+"""

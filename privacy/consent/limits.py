@@ -1,0 +1,52 @@
+"""Sizes, ranges and alphabets of everything that is signed: one closed set for all parties.
+
+A parser that meets a value outside these ranges refuses the whole message.
+"""
+
+from typing import Annotated, Final
+
+from msgspec import Meta
+
+HANDLE_BYTES: Final = 32
+DIGEST_BYTES: Final = 32
+KEY_BYTES: Final = 32
+KEY_ID_BYTES: Final = 16
+TAG_BYTES: Final = 16
+SIGNATURE_BYTES: Final = 64
+RHO_BYTES: Final = 32
+LENGTH_BYTES: Final = 2
+
+RECORD_BUCKET_BYTES: Final = 1536
+"""Size of every sealed record before encryption, whatever it says."""
+
+MAX_PAYLOAD_BYTES: Final = RECORD_BUCKET_BYTES - LENGTH_BYTES - SIGNATURE_BYTES - RHO_BYTES
+
+MESSAGE_BUCKETS_BYTES: Final = (1 << 10, 1 << 12, 1 << 14, 1 << 16, 1 << 18, 1 << 20)
+"""Sizes of a sealed message before encryption: the smallest that fits, so a length says almost nothing."""
+
+DAY_S: Final = 86_400
+MAX_GRANT_S: Final = 400 * DAY_S
+MAX_RETAIN_S: Final = 3660 * DAY_S
+MAX_GRANTS: Final = 16
+MAX_CATEGORIES: Final = 16
+
+# A clock set to zero, a time in milliseconds and "year 9999" all fall outside these two instants.
+EARLIEST_UTC_S: Final = 1_577_836_800  # 2020-01-01T00:00:00Z
+LATEST_UTC_S: Final = 4_102_444_800  # 2100-01-01T00:00:00Z
+
+MAX_COUNT: Final = 2**53 - 1  # RFC 8785, section 3.2.2.3: integers beyond this have no canonical JSON
+
+# Python's `$` also matches before a final newline, hence \Z.
+NAME_PATTERN: Final = r"^[a-z0-9]+(?:[._-][a-z0-9]+)*\Z"
+CATEGORY_PATTERN: Final = r"^[a-z][a-z0-9_]*\Z"
+# The last of 43 characters carries 4 bits of the 256, of 22 characters 2 bits of the 128: the rest must be 0.
+BASE64_32_PATTERN: Final = r"^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]\Z"
+BASE64_16_PATTERN: Final = r"^[A-Za-z0-9_-]{21}[AQgw]\Z"
+
+UtcSeconds = Annotated[int, Meta(ge=EARLIEST_UTC_S, le=LATEST_UTC_S)]
+Count = Annotated[int, Meta(ge=1, le=MAX_COUNT)]
+Name = Annotated[str, Meta(pattern=NAME_PATTERN, max_length=64)]
+"""Name of a data holder, coordinator, lender or lane: lower-case ASCII words joined by `.`, `_` or `-`."""
+CategoryName = Annotated[str, Meta(pattern=CATEGORY_PATTERN, max_length=32)]
+Base64Of32 = Annotated[str, Meta(pattern=BASE64_32_PATTERN)]
+Base64Of16 = Annotated[str, Meta(pattern=BASE64_16_PATTERN)]

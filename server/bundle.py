@@ -1,0 +1,92 @@
+"""The published bundle: scorecard, model, privacy statement, released metrics and parity vectors, signed as one."""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from federated.files import write_whole
+from federated.metrics import ScoreHistogram
+from federated.scorecard import Scorecard
+from privacy.consent.signing import PayloadType, SigningKey
+from privacy.errors import MalformedError
+from server.coordinator import Outcome, canonical, model_document
+
+MANIFEST = "MANIFEST.json"
+SIGNATURE = "MANIFEST.sig"
+
+
+def write_bundle(outcome: Outcome, key: SigningKey, directory: Path, *, excludes: tuple[str, ...]) -> None:
+    """Write the bundle of a finished run to `directory`, which must exist. Nothing in it names a person or a lane.
+
+    MalformedError for a run without a scorecard: a model that is no sum over characteristics has none.
+    """
+    if outcome.scorecard is None or outcome.released is None or outcome.model is None:
+        raise MalformedError(
+            "Only a linear model has a scorecard to publish. The coordinator should choose its recipe."
+        )
+    documents = {
+        "scorecard.json": outcome.scorecard.to_json(),
+        "model.json": model_document(outcome.model),
+        "privacy.json": canonical(_privacy(outcome, excludes)),
+        "metrics.json": canonical(_metrics(outcome.scorecard, outcome.released)),
+        "parity.json": canonical(_parity(outcome.scorecard)),
+    }
+    manifest = canonical(
+        {
+            "format": "fedcredit bundle",
+            "version": 1,
+            "plan": outcome.plan_digest,
+            "schema": outcome.plan.schema_digest,
+            "not_private": outcome.plan.seed is not None,
+            "sha256": {name: hashlib.sha256(content).hexdigest() for name, content in sorted(documents.items())},
+        }
+    )
+    for name, content in documents.items():
+        write_whole(directory / name, content)
+    write_whole(directory / MANIFEST, manifest)
+    signature = canonical({"key": key.public.hex(), "signature": key.sign(PayloadType.BUNDLE, manifest).hex()})
+    write_whole(directory / SIGNATURE, signature)  # last: a bundle without it is not whole
+
+
+def _privacy(outcome: Outcome, excludes: tuple[str, ...]) -> Mapping[str, object]:
+    privacy = outcome.plan.privacy
+    return {
+        "epsilon": privacy.epsilon,
+        "measurement_epsilon": privacy.measurement_epsilon,
+        "delta": privacy.delta,
+        "unit": "person",
+        "adjacency": "add or remove one person",
+        "accountant": "exact Gaussian DP",
+        "excludes": list(excludes),
+        "not_private": outcome.plan.seed is not None,
+    }
+
+
+def _metrics(scorecard: Scorecard, released: ScoreHistogram) -> Mapping[str, object]:
+    middles = (released.edges[:-1] + released.edges[1:]) / 2
+    figures = released.metrics(scorecard.probability_of_bad(middles))
+    return {
+        "about": "from the noisy histogram of held-out people, which is all that was released about them",
+        "metrics": figures.to_dict(),
+        "histogram": {
+            "edges": released.edges.tolist(),
+            "goods": np.round(released.goods, 6).tolist(),
+            "bads": np.round(released.bads, 6).tolist(),
+        },
+    }
+
+
+def _parity(scorecard: Scorecard) -> Mapping[str, object]:
+    """Made-up people, by the attribute they fall in, with the score another implementation must give them.
+
+    Person k falls in attribute k (modulo their number) of every characteristic.
+    """
+    most = max(len(characteristic.attributes) for characteristic in scorecard.characteristics)
+    vectors = []
+    for k in range(most):
+        chosen = {c.id: k % len(c.attributes) for c in scorecard.characteristics}
+        points = np.array([[c.points[chosen[c.id]] for c in scorecard.characteristics]])
+        vectors.append({"attributes": chosen, "score": int(scorecard.score_of_points(points)[0])})
+    return {"about": "position of the attribute in each characteristic's table, and the score", "vectors": vectors}

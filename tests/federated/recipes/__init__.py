@@ -1,0 +1,1 @@
+"""Recipes: judged by a slow reference, closed forms and replayed transcripts."""
