@@ -16,14 +16,14 @@ from server.relay import relay_scores
 
 
 def score_people(
-    session: Session, people: Sequence[int], scorecard: Scorecard, *, random: RandomBytes
+    federation: Federation, session: Session, people: Sequence[int], scorecard: Scorecard, *, random: RandomBytes
 ) -> list[ScoreReport | None]:
     """Each person's score report as the lender sees it; None if no data holder answers with points."""
     lender = LaneKey.from_bytes(b"\x02" + random(96))
     sealed: dict[str, list[bytes]] = {}
     asked: dict[str, list[int]] = {}
     for person in people:
-        for holder, request in _requests(session.federation, person, lender, random).items():
+        for holder, request in _requests(federation, person, lender, random).items():
             sealed.setdefault(holder, []).append(request)
             asked.setdefault(holder, []).append(person)
     answers: dict[int, list[Mapping[str, int]]] = {person: [] for person in people}

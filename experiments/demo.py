@@ -2,11 +2,10 @@
 
 import time
 from collections import Counter
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from experiments.federation import Federation, Progress, PublicData
+from experiments.federation import Federation, PublicData
 from experiments.people import Membership, populate
 from experiments.plans import default_plan
 from experiments.report.values import DemoResult, RunState, Withdrawal
@@ -16,6 +15,8 @@ from privacy.consent.record import Purpose
 from privacy.errors import RefusalCode, RefusalError
 from server.bundle import write_bundle
 from server.coordinator import Outcome
+from server.registry.store import Registry
+from server.rounds import Progress
 
 # A seeded demo happens at an instant of its own, or it could not be repeated.
 SEEDED_AT = 1_793_491_200  # 2026-11-01T00:00:00Z
@@ -41,20 +42,20 @@ def run_demo(settings: DemoSettings, progress: Progress) -> DemoResult:
     at = int(time.time()) if settings.seed is None else SEEDED_AT
     federation = Federation(settings.out / "federation", data, population, seed=settings.seed, at=at)
     federation.write_parties()
-    with Session(federation) as session:
+    registry = federation.open_registry()
+    with Session(federation.directory, lambda: at) as session:
         federation.link(session.holders)
-        federation.write_consents(session.registry, progress)
-        session.sync(progress)
-        first = _train(session, "first", settings, progress)
-        result = tell(session, first, settings.epsilon, seed=settings.seed, progress=progress)
+        federation.write_consents(registry, progress)
+        first = _train(federation, registry, session, "first", settings, progress)
+        result = tell(federation, session, first, seed=settings.seed, progress=progress)
 
-        place = _who_withdraws(session, first)
+        place = _who_withdraws(federation, session, first)
         before = _state(session, first, place.holder)
-        federation.withdraw(session.registry, place)
-        session.sync(progress)
-        second = _train(session, "refresh", settings, progress)
+        federation.withdraw(registry, place)
+        second = _train(federation, registry, session, "refresh", settings, progress)
         after = _state(session, second, place.holder)
         used = [_replayed(session, outcome, progress) for outcome in (first, second)]
+    registry.close()
 
     bundle = settings.out / "bundle"
     bundle.mkdir()
@@ -67,23 +68,23 @@ def run_demo(settings: DemoSettings, progress: Progress) -> DemoResult:
     )
 
 
-def _train(session: Session, name: str, settings: DemoSettings, progress: Progress) -> Outcome:
-    federation = session.federation
+def _train(
+    federation: Federation, registry: Registry, session: Session, name: str, settings: DemoSettings, progress: Progress
+) -> Outcome:
+    federation.sync(registry, session.holders, progress)
     plan = default_plan(
         name, federation.data.schema, federation.roster, epsilon=settings.epsilon, at=federation.at, seed=settings.seed
     )
-    return session.run(plan, lambda what, done, total: progress(f"{what}, {name} run", done, total))
+    federation.write_plan(plan)
+    return session.run(lambda what, done, total: progress(f"{what}, {name} run", done, total))
 
 
-def _who_withdraws(session: Session, outcome: Outcome) -> Membership:
+def _who_withdraws(federation: Federation, session: Session, outcome: Outcome) -> Membership:
     """Somebody who was trained on, at one data holder only."""
-    population = session.federation.population
-    places = Counter(place.person for place in population.memberships)
-    used: Mapping[str, frozenset[bytes]] = {
-        name: frozenset(_permitted_handles(session, outcome, name)) for name in outcome.holders
-    }
-    for place in population.memberships:
-        if places[place.person] == 1 and session.federation.handles[place] in used.get(place.holder, ()):
+    places = Counter(place.person for place in federation.population.memberships)
+    used = {name: frozenset(_permitted_handles(session, outcome, name)) for name in outcome.holders}
+    for place in federation.population.memberships:
+        if places[place.person] == 1 and federation.handles[place] in used.get(place.holder, ()):
             return place
     raise RefusalError("Nobody at one data holder only was trained on. Give the demo more people.", RefusalCode.COHORT)
 

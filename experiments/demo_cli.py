@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import time
 from pathlib import Path
 from typing import Any
 
@@ -71,6 +72,31 @@ def demo(
         click.echo(text, nl=False)
     else:
         _print_table(json.loads(text), out)
+
+
+@click.command(epilog="Example: fedcredit train runs/demo/federation")
+@click.argument("federation", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option("--json", "as_json", is_flag=True, help="Print the run as JSON.")
+def train(federation: Path, as_json: bool) -> None:
+    """Run the plan that lies in a federation's directory, in this process.
+
+    What the data holders have released before is repeated byte for byte and charged to nobody again.
+    """
+    from experiments.session import Session
+
+    with Session(federation, time.time) as session, _Bars() as bars:
+        outcome = session.run(bars.show)
+    facts = {
+        "run": outcome.run,
+        "plan": outcome.plan_digest,
+        "holders": list(outcome.holders),
+        "refused": outcome.refused,
+    }
+    if as_json:
+        click.echo(json.dumps(facts))
+    else:
+        click.echo(f"run {outcome.run} of plan {outcome.plan_digest[:16]}: {len(outcome.holders)} data holders, "
+                   f"{len(outcome.releases)} releases; the model is in {federation}/coordinator/runs/{outcome.run}")  # fmt: skip
 
 
 class _Bars:

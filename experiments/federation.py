@@ -5,7 +5,7 @@ Each party's files are those it would have on its own machine; nothing is shared
 
 import csv
 import gzip
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,13 +29,13 @@ from privacy.consent.signing import SigningKey
 from privacy.consent.view import Link
 from privacy.errors import MalformedError
 from server.registry.store import Registry, Submission
+from server.rounds import Progress
 
 EPOCH = 1
 LARGEST_EPSILON = 8.0
 LARGEST_DELTA = 1e-5
 FEWEST_PEOPLE = 30
 DAY_S = 86_400
-Progress = Callable[[str, int, int], None]  # what, done, of how many
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,8 +176,11 @@ class Federation:
         signed = sign_plan(plan, self.coordinator_key)
         write_whole(self.coordinator_directory / "plan.json", msgspec.json.encode(signed))
 
-    def pin(self, registry: Registry) -> None:
-        """Give the coordinator every lane's newest checkpoint."""
+    def sync(self, registry: Registry, holders: Mapping[str, Holder], progress: Progress) -> None:
+        """Let every data holder download and verify its lane, and give the coordinator the newest checkpoints."""
+        for done, holder in enumerate(holders.values(), start=1):
+            holder.lane.sync(registry, at=self.at)
+            progress("lanes synced", done, len(holders))
         checkpoints = {holder: registry.checkpoint(holder) for holder in self.population.holders}
         write_whole(self.coordinator_directory / "checkpoints.json", msgspec.json.encode(checkpoints, order="sorted"))
 

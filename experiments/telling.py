@@ -11,7 +11,7 @@ from experiments import baselines
 from experiments.applicants import score_people, shown
 from experiments.chance import random_bytes
 from experiments.evaluation import Scores, average, evaluate, fairness, scores_of
-from experiments.federation import Progress
+from experiments.federation import Federation
 from experiments.plans import STEPS
 from experiments.report.values import (
     ApplicantScore,
@@ -38,6 +38,7 @@ from privacy.consent.record import Purpose
 from privacy.errors import MalformedError
 from privacy.noise import SecureNoise, SeededNoise
 from server.coordinator import Outcome
+from server.rounds import Progress
 
 CUT_OFF = 600.0
 APPLICANT_QUANTILES = (0.05, 0.3, 0.6, 0.95)
@@ -50,13 +51,15 @@ TRUST_MODEL = (
 )
 
 
-def tell(session: Session, outcome: Outcome, epsilon: float, *, seed: int | None, progress: Progress) -> DemoResult:
+def tell(
+    federation: Federation, session: Session, outcome: Outcome, *, seed: int | None, progress: Progress
+) -> DemoResult:
     """Everything that can be said after one run. What comes later (a withdrawal, the replay, the time) is left unknown."""
     card = outcome.scorecard
     if card is None or outcome.released is None:
         raise MalformedError("The demo needs a recipe that gives a scorecard.")
-    teller = _Teller(session, outcome, card, progress)
-    schema, privacy = session.federation.data.schema, outcome.plan.privacy
+    teller = _Teller(federation, session, outcome, card, progress)
+    schema, privacy = federation.data.schema, outcome.plan.privacy
     scores = teller.held_out.of_each([card.score(table) for table in teller.held_out.tables])
     private = evaluate(scores, teller.held_out.bad, card)
     evaluations = teller.evaluations(private, seed)
@@ -66,12 +69,12 @@ def tell(session: Session, outcome: Outcome, epsilon: float, *, seed: int | None
         data=DataSource(
             schema.source.title, f"{schema.source.attribution}. {schema.source.origin}", schema.source.licence
         ),
-        rows=len(session.federation.data.lines),
+        rows=len(federation.data.lines),
         holders=teller.holders(),
         rounds=len(outcome.releases) - 1,
         recipe="centred fixed Hessian",
         privacy=PrivacyStatement(
-            epsilon=epsilon,
+            epsilon=privacy.epsilon,
             delta=privacy.delta,
             excludes=teller.excludes(),
             trust_model=TRUST_MODEL,
@@ -92,9 +95,17 @@ def tell(session: Session, outcome: Outcome, epsilon: float, *, seed: int | None
 
 
 class _Teller:
-    def __init__(self, session: Session, outcome: Outcome, card: Scorecard, progress: Progress) -> None:
-        self.session, self.outcome, self.card, self.progress = session, outcome, card, progress
-        self.schema = session.federation.data.schema
+    def __init__(
+        self, federation: Federation, session: Session, outcome: Outcome, card: Scorecard, progress: Progress
+    ) -> None:
+        self.federation, self.session, self.outcome, self.card, self.progress = (
+            federation,
+            session,
+            outcome,
+            card,
+            progress,
+        )
+        self.schema = federation.data.schema
         self.encoder = Encoder(self.schema)
         self.joined = session.joined(outcome)
         self.training = permitted_sample(self.joined, outcome.run, Purpose.TRAIN, self.encoder)
@@ -134,12 +145,12 @@ class _Teller:
         """Every data holder of the federation, those that sat the run out included."""
         joined = dict(zip(self.outcome.holders, self.training.parts, strict=True))
         found = []
-        for name in self.session.federation.population.holders:
+        for name in self.federation.population.holders:
             part, alone = joined.get(name), self.alone.get(name)
             found.append(
                 HolderResult(
                     name=name,
-                    rows=len(self.session.federation.population.at(name)),
+                    rows=len(self.federation.population.at(name)),
                     people_permitted=0 if part is None else len(part),
                     auc_alone=None if alone is None else alone.metrics.auc,
                     bad_rate=None if part is None else float(part.bad.mean()),
@@ -149,7 +160,7 @@ class _Teller:
 
     def consent(self) -> ConsentResult:
         """What consent did to the rows of both samples."""
-        population = self.session.federation.population
+        population = self.federation.population
         permitted = [
             holder.permitted(holder.run_named(self.outcome.run), purpose)
             for purpose in (Purpose.TRAIN, Purpose.VALIDATE)
@@ -186,12 +197,13 @@ class _Teller:
         ]
         order = np.argsort(scores, kind="stable")
         chosen = [subjects[order[int(quantile * (len(order) - 1))]] for quantile in APPLICANT_QUANTILES]
-        people = {
-            self.session.federation.customer(person): person
-            for person in range(len(self.session.federation.data.lines))
-        }
+        people = {self.federation.customer(person): person for person in range(len(self.federation.data.lines))}
         reports = score_people(
-            self.session, [people[subject] for subject in chosen], self.card, random=random_bytes(seed, "applicants")
+            self.federation,
+            self.session,
+            [people[subject] for subject in chosen],
+            self.card,
+            random=random_bytes(seed, "applicants"),
         )
         return tuple(
             shown(f"Applicant {letter}", report, CUT_OFF)
@@ -204,7 +216,7 @@ class _Teller:
 
         Under shared noise a person at several data holders moves one sum: their roots of mu squared add.
         """
-        federation = self.session.federation
+        federation = self.federation
         mu: Counter[int] = Counter()
         places: Counter[int] = Counter()
         for holder in self.session.holders.values():

@@ -30,13 +30,12 @@ def probability_of(log_odds: Vector) -> Vector:
 
 
 def frozen_array(values: object, shape: tuple[int, ...], what: str) -> NDArray[np.float64]:
-    """`values` as a read-only float64 array of `shape`; MalformedError if it is of another shape or not
-    finite."""
+    """`values` as a read-only float64 array of `shape`; MalformedError if it is of another shape or not finite."""
     array = np.array(values, dtype=np.float64)
     if array.shape != shape:
         raise MalformedError(
-            f"{what} has shape {array.shape}, {shape} was needed; the model document is damaged: its maker "
-            "must send it again"
+            f"{what} has shape {array.shape}, {shape} was needed; the model document is damaged: its maker must send "
+            "it again"
         )
     if not np.isfinite(array).all():
         raise MalformedError(

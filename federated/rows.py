@@ -1,5 +1,4 @@
-"""Encoded rows on their way into a recipe: numbers only, checked once, so that no sum can be poisoned by one
-cell."""
+"""Encoded rows on their way into a recipe: numbers only, checked once, so that no sum can be poisoned by one cell."""
 
 from dataclasses import dataclass
 
@@ -9,8 +8,7 @@ from numpy.typing import NDArray
 from privacy.errors import MalformedError
 
 LARGEST_CELL = 2.0**100
-"""Larger cells are refused: their squares would overflow where rows are clipped. No bounded schema makes
-one."""
+"""Larger cells are refused: their squares would overflow where rows are clipped. No bounded schema makes one."""
 
 
 def _refuse(found: str) -> MalformedError:

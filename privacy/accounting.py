@@ -18,8 +18,7 @@ _BISECTIONS = 200
 
 @dataclass(frozen=True, slots=True)
 class GaussianSpend:
-    """Releases that are together exactly `mu`-GDP (Dong, Roth, Su, arXiv:1905.02383) for a person with share
-    1."""
+    """Releases that are together exactly `mu`-GDP (Dong, Roth, Su, arXiv:1905.02383) for a person with share 1."""
 
     mu: float
 
@@ -55,8 +54,7 @@ Spend = GaussianSpend | SampledSpend | UnprotectedSpend
 
 
 def _mills(x: float) -> float:
-    """Normal tail over density at x >= 0, (1 - Phi(x)) / phi(x); never underflows (Abramowitz, Stegun
-    26.2.14)."""
+    """Normal tail over density at x >= 0, (1 - Phi(x)) / phi(x); never underflows (Abramowitz, Stegun 26.2.14)."""
     if x < 6:
         return math.sqrt(math.pi / 2) * math.exp(x * x / 2) * math.erfc(x / math.sqrt(2))
     tail = x
@@ -101,8 +99,7 @@ def _require_delta(delta: float) -> None:
 
 
 def mu_of(epsilon: float, delta: float) -> float:
-    """The largest mu, rounded down, whose release is (`epsilon`, `delta`)-DP. Requires epsilon >= 0, 0 <
-    delta < 1."""
+    """The largest mu, rounded down, whose release is (`epsilon`, `delta`)-DP. Requires epsilon >= 0, 0 < delta < 1."""
     _require_delta(delta)
     if not 0 <= epsilon < math.inf:
         raise ValueError("requires 0 <= epsilon < infinity")
@@ -118,8 +115,7 @@ def mu_of(epsilon: float, delta: float) -> float:
 
 
 def epsilon_of(mu: float, delta: float) -> float:
-    """The least epsilon, rounded up, at which a `mu`-GDP release is (epsilon, `delta`)-DP; infinite for
-    infinite mu."""
+    """The least epsilon, rounded up, at which a `mu`-GDP release is (epsilon, `delta`)-DP; infinite for infinite mu."""
     _require_delta(delta)
     if not mu >= 0:
         raise ValueError("requires mu >= 0")
@@ -139,8 +135,7 @@ def epsilon_of(mu: float, delta: float) -> float:
 
 
 def at_share(spend: Spend, share: float) -> Spend:
-    """What the same release costs a person whose contribution was scaled by `share` in [0, 1]; a share of 0
-    is free."""
+    """What the same release costs a person whose contribution was scaled by `share` in [0, 1]; a share of 0 is free."""
     if not 0 <= share <= 1:
         raise ValueError("requires 0 <= share <= 1")
     if share == 0:

@@ -1,5 +1,4 @@
-"""Fixed-point integers modulo 2^64 that add up exactly. A value outside the range is an error, never a
-clip."""
+"""Fixed-point integers modulo 2^64 that add up exactly. A value outside the range is an error, never a clip."""
 
 import math
 from collections.abc import Iterable
@@ -34,8 +33,7 @@ class Grid:
     def __post_init__(self) -> None:
         if self.bits != 64 or not -512 <= self.step_log2 <= 512:
             raise MalformedError(
-                "the grid has not 64 bits or its step is beyond 2^512; the coordinator must write a plan "
-                "with a "
+                "the grid has not 64 bits or its step is beyond 2^512; the coordinator must write a plan with a "
                 "lawful grid"
             )
 
@@ -67,8 +65,7 @@ class Grid:
         """Proof that no sum over at most `people` can leave the range; MalformedError if it could."""
         if not self._holds(_reach(people, bound, standard_deviation)):
             raise MalformedError(
-                f"a sum over {people} people can leave the grid of step 2^{self.step_log2}; it needs a "
-                "coarser step "
+                f"a sum over {people} people can leave the grid of step 2^{self.step_log2}; it needs a coarser step "
                 "or a smaller bound: the coordinator must write another plan"
             )
 
@@ -82,9 +79,8 @@ class Grid:
             steps = np.rint(np.ldexp(np.asarray(values, dtype=np.float64), -self.step_log2))
         if unusable := int(np.count_nonzero(~((steps >= -(2.0**63)) & (steps < 2.0**63)))):
             raise MalformedError(
-                f"{unusable} of {steps.size} numbers are not finite or leave the grid of step "
-                f"2^{self.step_log2}; "
-                "the data holder must not send them: its operator should check rows and recipe settings"
+                f"{unusable} of {steps.size} numbers are not finite or leave the grid of step 2^{self.step_log2}; the "
+                "data holder must not send them: its operator should check rows and recipe settings"
             )
         return steps.astype(np.int64).view(np.uint64)
 
@@ -112,8 +108,8 @@ def add_words(vectors: Iterable[Words]) -> Words:
             total = vector.copy()
         elif vector.shape != total.shape:
             raise MalformedError(
-                f"a masked vector has shape {vector.shape}, {total.shape} was needed; the coordinator must "
-                "abort the round"
+                f"a masked vector has shape {vector.shape}, {total.shape} was needed; the coordinator must abort the "
+                "round"
             )
         else:
             total += vector

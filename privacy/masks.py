@@ -50,14 +50,12 @@ class MaskKey:
         return self._key.public_key().public_bytes_raw()
 
     def agree(self, public: bytes) -> bytes:
-        """The 32-byte secret shared with the owner of `public`; TamperingError for a key that shares
-        nothing."""
+        """The 32-byte secret shared with the owner of `public`; TamperingError for a key that shares nothing."""
         try:
             return self._key.exchange(X25519PublicKey.from_public_bytes(public))
         except ValueError:
             raise TamperingError(
-                "a mask key in the cohort is not a lawful X25519 key; the round must be aborted: the "
-                "coordinator "
+                "a mask key in the cohort is not a lawful X25519 key; the round must be aborted: the coordinator "
                 "should find out whose key it is"
             ) from None
 
@@ -91,15 +89,13 @@ def mask_of(
     """
     if len(cohort) < 2:
         raise RefusalError(
-            f"a secure sum over {len(cohort)} data holders hides nothing, 2 are needed; the coordinator "
-            "must plan a "
+            f"a secure sum over {len(cohort)} data holders hides nothing, 2 are needed; the coordinator must plan a "
             "larger cohort",
             RefusalCode.COHORT,
         )
     if cohort.get(holder) != key.public or len(set(cohort.values())) != len(cohort):
         raise TamperingError(
-            "the cohort's mask keys are not the ones announced: this data holder's is missing or "
-            "replaced, or two "
+            "the cohort's mask keys are not the ones announced: this data holder's is missing or replaced, or two "
             "are equal; the coordinator must start the run again"
         )
     if round_number < 1 or length < 1:

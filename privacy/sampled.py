@@ -65,8 +65,7 @@ def gaussian_curve(mu_squared: float) -> NDArray[np.float64]:
 
 
 def epsilon_of_curve(curve: NDArray[np.float64], delta: float) -> float:
-    """Epsilon at `delta` from a Rényi bound at `ORDERS` (Canonne, Kamath, Steinke, arXiv:2004.00010v4, prop.
-    12)."""
+    """Epsilon at `delta` from a Rényi bound at `ORDERS` (Canonne, Kamath, Steinke, arXiv:2004.00010v4, prop. 12)."""
     if not 0 < delta < 1:
         raise ValueError("requires 0 < delta < 1")
     order = np.asarray(ORDERS, dtype=np.float64)

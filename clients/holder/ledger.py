@@ -11,17 +11,15 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import assert_never
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clients.holder.ledger_chain import Entry, LedgerChain, LedgerHead, broken
+from clients.holder.ledger_charge import HANDLE_BYTES, Charge, Floats, parse_charge, spend_to_plain
 from privacy.accounting import (
     GaussianSpend,
     SampledSpend,
     Spend,
-    UnprotectedSpend,
     at_share,
     epsilon_of,
     mu_squared_of,
@@ -29,64 +27,17 @@ from privacy.accounting import (
 )
 from privacy.errors import MalformedError, RefusalCode, RefusalError, TamperingError
 
-HANDLE_BYTES = 32
 ROUNDING = 1e-9
-"""Allowances and costs reach the ledger by different roads of floating-point arithmetic; equal means this
-close."""
-
-Numbers = NDArray[np.uint32]
-Floats = NDArray[np.float64]
+"""Allowances and costs reach the ledger by different roads of floating-point arithmetic; equal means this close."""
 
 
 @dataclass(frozen=True, slots=True)
 class ReleaseRecord:
-    """One charged release: its id, its cost at share 1, and how many people were charged (stays at the
-    holder)."""
+    """One charged release: its id, its cost at share 1, and how many people were charged (stays at the holder)."""
 
     release_id: str
     spend: Spend
     people: int
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Charge:
-    release_id: str
-    spend: Spend
-    numbers: Numbers  # of the people charged, ascending
-    shares: Floats
-
-    def dense(self, people: int) -> Floats:
-        """Everybody's share in this release, 0 for those not in it, shape (people,)."""
-        shares = np.zeros(people)
-        shares[self.numbers] = self.shares
-        return shares
-
-
-def _spend_to_plain(spend: Spend) -> list[str | float | int]:
-    match spend:
-        case GaussianSpend(mu):
-            return ["gaussian", float(mu)]
-        case SampledSpend(noise_multiplier, sampling_rate, steps):
-            return ["sampled", float(noise_multiplier), float(sampling_rate), steps]
-        case UnprotectedSpend():
-            raise RefusalError(
-                "a release without noise can never be charged; the coordinator must plan an epsilon, or a "
-                "researcher "
-                "must run it where no people's rows are",
-                RefusalCode.BUDGET,
-            )
-        case _:
-            assert_never(spend)
-
-
-def _spend_from_plain(plain: Sequence[object]) -> Spend:
-    match plain:
-        case ["gaussian", float(mu)]:
-            return GaussianSpend(mu)
-        case ["sampled", float(noise_multiplier), float(sampling_rate), int(steps)]:
-            return SampledSpend(noise_multiplier, sampling_rate, steps)
-        case _:
-            raise ValueError("not a spend")
 
 
 class PrivacyLedger:
@@ -99,7 +50,7 @@ class PrivacyLedger:
         self._gaussian: Floats = np.zeros(0)  # each person's sum of mu² over Gaussian releases
         self._releases: dict[str, ReleaseRecord] = {}
         self._positions: dict[str, int] = {}
-        self._sampled: list[_Charge] = []
+        self._sampled: list[Charge] = []
         self._kept: dict[str, bytes] = {}
 
     @classmethod
@@ -155,14 +106,13 @@ class PrivacyLedger:
         release again changes nothing. Raises RefusalError (budget) if anybody would pass the allowance,
         TamperingError if the id was charged with other content.
         """
-        plain = _spend_to_plain(spend)
+        plain = spend_to_plain(spend)
         charged = sorted((handle, float(share)) for handle, share in shares.items() if share != 0)
         if not release_id or any(len(handle) != HANDLE_BYTES for handle, _ in charged):
             raise MalformedError("a charge needs a release id and handles of 32 bytes; the caller must correct them")
         if any(not 0 < share <= 1 for _, share in charged) or any(h not in allowance for h, _ in charged):
             raise MalformedError(
-                "a charge has a share outside 0 to 1 or a subject without an allowance; the caller must "
-                "decide both "
+                "a charge has a share outside 0 to 1 or a subject without an allowance; the caller must decide both "
                 "at the gate"
             )
         with self._writing():
@@ -186,12 +136,11 @@ class PrivacyLedger:
         shares = np.array([share for _, share in charged], dtype="<f8")
         allowed = np.array([allowance[handle] for handle, _ in charged], dtype=np.float64)
         order = np.argsort(numbers)
-        charge = _Charge(release_id, spend, numbers[order], shares[order])
+        charge = Charge(release_id, spend, numbers[order], shares[order])
         passed = self._would_pass(charge, allowed[order], delta)
         if passed:
             raise RefusalError(
-                f"{passed} of {len(charged)} subjects would pass the privacy budget they consented to; "
-                "nobody was "
+                f"{passed} of {len(charged)} subjects would pass the privacy budget they consented to; nobody was "
                 "charged: the data holder must leave them out, or the coordinator plan a smaller epsilon",
                 RefusalCode.BUDGET,
             )
@@ -205,7 +154,7 @@ class PrivacyLedger:
         body = b"".join(new) + charge.numbers.tobytes() + charge.shares.tobytes()
         self._chain.append(header, body)
 
-    def _would_pass(self, charge: _Charge, allowed: Floats, delta: float | None) -> int:
+    def _would_pass(self, charge: Charge, allowed: Floats, delta: float | None) -> int:
         known = np.zeros(len(charge.numbers))
         inside = charge.numbers < len(self._gaussian)
         known[inside] = self._gaussian[charge.numbers[inside]]
@@ -237,13 +186,12 @@ class PrivacyLedger:
             return found
 
     def spent_mu_squared(self, handles: Sequence[bytes], *, delta: float | None = None) -> Floats:
-        """mu² spent by each of `handles`, shape (len(handles),); 0 for the unknown. `delta` as in
-        `charge`."""
+        """mu² spent by each of `handles`, shape (len(handles),); 0 for the unknown. `delta` as in `charge`."""
         with self._looking():
             return self._totals(handles, self._gaussian, self._sampled, delta)
 
     def _totals(
-        self, handles: Sequence[bytes], gaussian: Floats, charges: Sequence[_Charge], delta: float | None
+        self, handles: Sequence[bytes], gaussian: Floats, charges: Sequence[Charge], delta: float | None
     ) -> Floats:
         numbers = np.array([self._people.get(handle, -1) for handle in handles], dtype=np.int64)
         spent = np.where(numbers >= 0, np.append(gaussian, 0.0)[numbers], 0.0)
@@ -297,8 +245,7 @@ class PrivacyLedger:
         with self._writing():
             if release_id not in self._releases:
                 raise RefusalError(
-                    "bytes of a release that was never charged cannot be kept for sending; the data "
-                    "holder's program "
+                    "bytes of a release that was never charged cannot be kept for sending; the data holder's program "
                     "must charge first",
                     RefusalCode.BUDGET,
                 )
@@ -308,8 +255,7 @@ class PrivacyLedger:
                 self._chain.append({"kind": "keep", "release": release_id}, sha256)
             elif before != sha256:
                 raise TamperingError(
-                    "other bytes were already kept for this release; a second answer would cost a second "
-                    "budget: the "
+                    "other bytes were already kept for this release; a second answer would cost a second budget: the "
                     "data holder must send the first ones"
                 )
 
@@ -355,7 +301,7 @@ class PrivacyLedger:
             return
         if entry.header["kind"] != "charge" or release_id in self._releases:
             raise ValueError("neither a new charge nor bytes kept")
-        new, charge = _parse_charge(entry)
+        new, charge = parse_charge(entry)
         for handle in new:
             self._people[handle] = len(self._people)
         self._gaussian = np.append(self._gaussian, np.zeros(len(new)))
@@ -366,33 +312,17 @@ class PrivacyLedger:
         self._releases[release_id] = ReleaseRecord(release_id, charge.spend, len(charge.numbers))
         self._positions[release_id] = entry.position
 
-    def _charged(self, release_id: str) -> _Charge:
-        return _parse_charge(self._chain.read(self._positions[release_id]))[1]
+    def _charged(self, release_id: str) -> Charge:
+        return parse_charge(self._chain.read(self._positions[release_id]))[1]
 
     def _require_same(self, release_id: str, spend: Spend, charged: list[tuple[bytes, float]]) -> None:
         before = self._charged(release_id)
         entered = dict(zip(before.numbers.tolist(), before.shares.tolist(), strict=True))
         if before.spend != spend or entered != {self._people.get(h, -1): share for h, share in charged}:
             raise TamperingError(
-                "this release was already charged with another cost or for other subjects; the data "
-                "holder must send "
+                "this release was already charged with another cost or for other subjects; the data holder must send "
                 "what it kept, and the coordinator must give a new release a new id"
             )
-
-
-def _parse_charge(entry: Entry) -> tuple[list[bytes], _Charge]:
-    """(new handles, charge) of an entry. Raises ValueError, KeyError or TypeError."""
-    header, body = entry.header, entry.body
-    new, people, plain = header["new"], header["people"], header["spend"]
-    if not isinstance(new, int) or not isinstance(people, int) or not isinstance(plain, list):
-        raise TypeError("counts and a spend were needed")
-    if len(body) != HANDLE_BYTES * new + 12 * people:
-        raise ValueError("the body has another length")
-    start = HANDLE_BYTES * new
-    handles = [body[k : k + HANDLE_BYTES] for k in range(0, start, HANDLE_BYTES)]
-    numbers = np.frombuffer(body, dtype="<u4", count=people, offset=start)
-    shares = np.frombuffer(body, dtype="<f8", offset=start + 4 * people)
-    return handles, _Charge(str(header["release"]), _spend_from_plain(plain), numbers, shares)
 
 
 def _history(mu_squared: float, spends: Sequence[Spend], shares: Floats) -> list[Spend]:

@@ -37,8 +37,7 @@ class LedgerHead:
 def broken(found: str) -> TamperingError:
     """The error for a ledger that contradicts itself."""
     return TamperingError(
-        f"the privacy ledger contradicts itself: {found}. Nothing may be released from it; the data "
-        "holder's operator "
+        f"the privacy ledger contradicts itself: {found}. Nothing may be released from it; the data holder's operator "
         "must find the true ledger, and tell the coordinator if it is lost"
     )
 
@@ -46,8 +45,7 @@ def broken(found: str) -> TamperingError:
 def _unusable(error: Exception) -> RefusalError:
     # SQLite's and the system's own texts name files and limits, never rows.
     return RefusalError(
-        f"the privacy ledger cannot be read or written ({type(error).__name__}: {error}); nothing was "
-        "released: the "
+        f"the privacy ledger cannot be read or written ({type(error).__name__}: {error}); nothing was released: the "
         "data holder's operator must check space, permissions and other processes, then try again",
         RefusalCode.INTERNAL,
     )

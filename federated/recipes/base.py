@@ -1,5 +1,4 @@
-"""What a recipe is: rounds of noisy sums over people. It knows neither who holds whom nor how sums are kept
-secret."""
+"""What a recipe is: rounds of noisy sums over people. It knows neither who holds whom nor how sums are kept secret."""
 
 from collections.abc import Collection, Mapping
 from enum import StrEnum
@@ -29,8 +28,7 @@ class RecipeName(StrEnum):
 
 
 class Recipe(Protocol):
-    """Training as a walk: instruction out, contributions in, their sum advances the state. Pure but for
-    `chance`."""
+    """Training as a walk: instruction out, contributions in, their sum advances the state. Pure but for `chance`."""
 
     @property
     def name(self) -> RecipeName:
@@ -60,13 +58,11 @@ class Recipe(Protocol):
         ...
 
     def bound(self, round_number: int) -> float:
-        """Largest absolute value one person can add to any number of that round, for the grid's range
-        proof."""
+        """Largest absolute value one person can add to any number of that round, for the grid's range proof."""
         ...
 
     def noise_standard_deviation(self, round_number: int) -> float:
-        """Of the noise in the whole sum, per number; 0 if the sum carries none. For the grid's range
-        proof."""
+        """Of the noise in the whole sum, per number; 0 if the sum carries none. For the grid's range proof."""
         ...
 
     def spend(self, round_number: int, rows: int) -> Spend:
@@ -105,8 +101,7 @@ class Recipe(Protocol):
 
 
 def round_of(arrays: Arrays) -> int:
-    """The round number that `arrays` carry. Raises MalformedError if it is missing or not a whole number from
-    1."""
+    """The round number that `arrays` carry. Raises MalformedError if it is missing or not a whole number from 1."""
     number = arrays.get("round")
     if number is None or number.shape != (1,) or not float(number[0]).is_integer() or not number[0] >= 1:
         raise MalformedError(
@@ -131,8 +126,7 @@ def require_keys(arrays: Arrays, names: Collection[str]) -> None:
     if arrays.keys() != set(names):
         raise MalformedError(
             f"the instruction has missing arrays {sorted(set(names) - arrays.keys())} and "
-            f"{len(arrays.keys() - set(names))} unknown ones; the coordinator must send the one its recipe "
-            "makes"
+            f"{len(arrays.keys() - set(names))} unknown ones; the coordinator must send the one its recipe makes"
         )
 
 

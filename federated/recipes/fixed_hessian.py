@@ -79,8 +79,7 @@ class FixedHessian:
         )
         if not lawful:
             raise MalformedError(
-                "fixed_hessian needs width and steps of at least 1, radii and epsilon above 0 and delta "
-                "between 0 "
+                "fixed_hessian needs width and steps of at least 1, radii and epsilon above 0 and delta between 0 "
                 "and 1; the coordinator must correct the plan's settings"
             )
 
@@ -113,8 +112,8 @@ class FixedHessian:
     def _require_round_number(self, round_number: int) -> None:
         if not 1 <= round_number <= self.rounds:
             raise MalformedError(
-                f"round {round_number} was asked of a recipe with {self.rounds} rounds; the coordinator "
-                "must follow the plan"
+                f"round {round_number} was asked of a recipe with {self.rounds} rounds; the coordinator must follow "
+                "the plan"
             )
 
     def length(self, round_number: int) -> int:
@@ -190,8 +189,7 @@ class FixedHessian:
             raise ValueError("requires 0 < noise_share <= 1")
         if rows.width != self.width:
             raise MalformedError(
-                f"rows have {rows.width} encoded columns, the plan needs {self.width}; the data holder "
-                "must encode by "
+                f"rows have {rows.width} encoded columns, the plan needs {self.width}; the data holder must encode by "
                 "the plan's schema"
             )
         match round_number:
@@ -253,8 +251,7 @@ class FixedHessian:
         return total
 
     def advance(self, state: Arrays, total: Vector) -> Arrays:
-        """After the centre: centre and start; after the curvature: its inverse; then one step down the
-        gradient."""
+        """After the centre: centre and start; after the curvature: its inverse; then one step down the gradient."""
         number = round_of(state)
         require_total(total, self.length(number))
         after = {**state, "round": np.array([number + 1.0])}

@@ -75,8 +75,7 @@ class OpacusFedAvg:
         )
         if not lawful:
             raise MalformedError(
-                "opacus_fedavg needs whole numbers of at least 1, a learning rate, clipping norm and "
-                "epsilon above 0 "
+                "opacus_fedavg needs whole numbers of at least 1, a learning rate, clipping norm and epsilon above 0 "
                 "and delta between 0 and 1; the coordinator must correct the plan's settings"
             )
 
@@ -97,8 +96,7 @@ class OpacusFedAvg:
     def _require_round_number(self, round_number: int) -> None:
         if not 1 <= round_number <= self.rounds:
             raise MalformedError(
-                f"round {round_number} was asked of a recipe with {self.rounds} rounds; the coordinator "
-                "must follow "
+                f"round {round_number} was asked of a recipe with {self.rounds} rounds; the coordinator must follow "
                 "the plan"
             )
 
@@ -108,8 +106,7 @@ class OpacusFedAvg:
         return self._parameters()
 
     def bound(self, round_number: int) -> float:
-        """1,024 for a whole holder's update; its aggregation weight makes the sum an average within the
-        same."""
+        """1,024 for a whole holder's update; its aggregation weight makes the sum an average within the same."""
         self._require_round_number(round_number)
         return LARGEST_CHANGE
 
@@ -134,8 +131,7 @@ class OpacusFedAvg:
         return _noise_multiplier(self.epsilon, self.delta, self.sampling_rate(rows), steps)
 
     def spend(self, round_number: int, rows: int) -> Spend:
-        """This round's steps. The ledger adds up the steps of all rounds: it is the accountant that is
-        carried."""
+        """This round's steps. The ledger adds up the steps of all rounds: it is the accountant that is carried."""
         self._require_round_number(round_number)
         if self.epsilon is None:
             return UnprotectedSpend()
@@ -174,8 +170,7 @@ class OpacusFedAvg:
             raise ValueError("requires 0 < noise_share <= 1")
         if rows.width != self.width:
             raise MalformedError(
-                f"rows have {rows.width} encoded columns, the plan needs {self.width}; the data holder "
-                "must encode by "
+                f"rows have {rows.width} encoded columns, the plan needs {self.width}; the data holder must encode by "
                 "the plan's schema"
             )
         change = self._trained(vector, rows, seed=int.from_bytes(chance.random_bytes(8), "big")) - vector

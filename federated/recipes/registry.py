@@ -1,5 +1,4 @@
-"""From a plan's settings to a recipe. Settings are frozen and complete: missing and unknown keys are both
-refused."""
+"""From a plan's settings to a recipe. Settings are frozen and complete: missing and unknown keys are both refused."""
 
 import sys
 from collections.abc import Mapping
@@ -94,8 +93,7 @@ def settings_to_dict(settings: RecipeSettings) -> dict[str, object]:
 
 
 def settings_from_dict(raw: Mapping[str, object]) -> RecipeSettings:
-    """The settings that `settings_to_dict` wrote, and nothing else. Raises MalformedError, naming keys
-    only."""
+    """The settings that `settings_to_dict` wrote, and nothing else. Raises MalformedError, naming keys only."""
     names = {name.value: name for name in RecipeName}
     named = raw.get("name")
     if not isinstance(named, str) or named not in names:
@@ -106,8 +104,7 @@ def settings_from_dict(raw: Mapping[str, object]) -> RecipeSettings:
     expected = {field.name for field in fields(kind)} | {"name"}
     if raw.keys() != expected:
         raise MalformedError(
-            f"[recipe]: missing {sorted(expected - raw.keys())}, unknown {sorted(raw.keys() - expected)}; "
-            "the "
+            f"[recipe]: missing {sorted(expected - raw.keys())}, unknown {sorted(raw.keys() - expected)}; the "
             "coordinator must correct the plan"
         )
     values = {key: _value(key, value) for key, value in raw.items() if key != "name"}

@@ -1,0 +1,1 @@
+"""Consent as values and pure rules: the record, its seal and signature, the lane, the view, the gate, the commitment."""

@@ -1,0 +1,1 @@
+"""The consent registry: append-only lanes of sealed records that it cannot read."""

@@ -128,6 +128,11 @@ def test_each_round_is_charged_until_the_allowance_is_gone(ledger: PrivacyLedger
     refusal(lambda: ledger.charge("round 11", spend, {A: 0.01}, allowance))
 
 
+def test_the_allowance_is_held_against_the_cost_at_the_persons_share(ledger: PrivacyLedger) -> None:
+    ledger.charge("r1", HALF, {A: 0.5, B: 1.0}, {A: 0.0625, B: 0.25})
+    refusal(lambda: ledger.charge("r2", HALF, {C: 0.5}, {C: 0.0624}))
+
+
 @pytest.mark.parametrize("allowed", [0.0, 0.2499, -1.0, math.nan])
 def test_too_small_or_meaningless_allowances_allow_nothing(ledger: PrivacyLedger, allowed: float) -> None:
     refusal(lambda: ledger.charge("r", HALF, {A: 1.0}, {A: allowed}))

@@ -8,8 +8,9 @@ from numpy.typing import NDArray
 
 from federated.attributes import AttributeKind
 from federated.encoder import Encoder, hats
+from federated.schema_toml import parse_schema
 from federated.table import RawTable, read_table
-from tests.federated.schema_samples import COLUMNS, rows, sample, write
+from tests.federated.schema_samples import COLUMNS, TEXT, rows, sample, write
 
 ENCODER = Encoder(sample())
 on_disk = settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)
@@ -151,6 +152,14 @@ def test_a_representative_encodes_like_a_row_in_the_middle_of_its_attribute() ->
     np.testing.assert_allclose(coder.representatives()[:3], coder.encode(cells))
     counted = next(coder for coder in ENCODER.coders if coder.characteristic.id == "times_late")
     np.testing.assert_allclose(counted.representatives(), np.eye(3))
+
+
+def test_a_count_is_whole_whatever_it_counts() -> None:
+    text = TEXT.replace('title = "Months late, two months before"\ntype = "integer"', 'title = "x"\ntype = "number"')
+    assert text != TEXT
+    coder = next(c for c in Encoder(parse_schema(text, "x")).coders if c.characteristic.id == "times_late")
+    assert [attribute.title for attribute in coder.attributes] == ["0", "1", "2 or more"]
+    np.testing.assert_allclose(coder.representatives(), np.eye(3))
 
 
 def test_every_edge_of_the_bounds_is_finite() -> None:

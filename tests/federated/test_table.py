@@ -163,6 +163,21 @@ def test_a_file_that_is_no_table_is_malformed(tmp_path: Path, content: bytes) ->
         read_table(path, sample())
 
 
+def test_a_stray_quote_is_malformed(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    path.write_text(f'{",".join(COLUMNS)}\n"s"1,{",".join(GOOD[1:])}\n')
+    with pytest.raises(MalformedError, match="quote"):
+        read_table(path, sample())
+
+
+def test_numbers_past_the_float_range_are_no_numbers() -> None:
+    for texts in (["1e400", "2"], ["1e400", "", "2"]):
+        values, wrong = parse_numbers(texts, ())
+        assert wrong[0]
+        assert np.isnan(values[0])
+        assert values[-1] == 2
+
+
 def test_a_file_that_is_not_there_is_a_usage_error(tmp_path: Path) -> None:
     with pytest.raises(UsageError):
         read_table(tmp_path / "none.csv", sample())

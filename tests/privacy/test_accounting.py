@@ -1,5 +1,4 @@
-"""Costs against integrals, 60-digit arithmetic and two other libraries. Reported epsilon never lies below the
-truth."""
+"""Costs against integrals, 60-digit arithmetic and two other libraries. Reported epsilon never lies below the truth."""
 
 import itertools
 import math

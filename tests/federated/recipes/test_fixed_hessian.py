@@ -155,8 +155,7 @@ def one(x: Sequence[float] | Floats, bad: float = 1.0, share: float = 1.0) -> En
 
 
 def change(made: FixedHessian, number: int, state: Arrays, row: EncodedRows) -> Floats:
-    """What one person adds to the round's sum: the contribution of a holder of nobody else, without the
-    noise."""
+    """What one person adds to the round's sum: the contribution of a holder of nobody else, without the noise."""
     silent = FixedHessian(made.width, made.radius, made.centred_radius, None, DELTA, made.steps, schema_digest="d")
     return silent.contribution(number, made.instruction(state), row, chance=SeededNoise(0, ""), noise_share=1.0)
 

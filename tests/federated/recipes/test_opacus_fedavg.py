@@ -155,7 +155,7 @@ def test_one_persons_step_is_share_times_the_clipped_gradient(share: float, scal
 
 
 def test_several_people_add_up_to_one_step_divided_once_by_the_expected_batch() -> None:
-    made = recipe(epsilon=None, clipping_norm=0.3, batch_size=8)
+    made = recipe(epsilon=None, clipping_norm=1.0, batch_size=8)
     rows = EncodedRows(
         np.array([[1.0, -2.0, 0.5], [0.0, 0.1, 0.0], [9.0, 9.0, 9.0]]),
         np.array([0.0, 1.0, 1.0]),
@@ -164,7 +164,7 @@ def test_several_people_add_up_to_one_step_divided_once_by_the_expected_batch() 
     expected = np.zeros(4)
     for x, bad, share in zip(rows.x, rows.bad, rows.share, strict=True):
         gradient = (0.5 - bad) * np.append(x, 1.0)
-        expected -= 0.1 * share * gradient * min(1.0, 0.3 / float(np.linalg.norm(gradient))) / 8
+        expected -= 0.1 * share * gradient * min(1.0, 1.0 / float(np.linalg.norm(gradient))) / 8
     np.testing.assert_allclose(first(made, rows), expected, rtol=1e-4)
 
 

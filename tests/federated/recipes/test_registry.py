@@ -81,10 +81,10 @@ def test_layers_are_a_list_of_whole_numbers(hidden: object) -> None:
 
 def test_registry_imports_neither_torch_nor_opacus_nor_scipy() -> None:
     code = (
-        "import sys, numpy as np, federated.recipes.registry as r\n"
-        f"made = r.recipe_from(r.settings_from_dict({settings_to_dict(OPACUS)!r}), width=3, schema_digest='d')\n"
-        "made.advance(made.start(), np.zeros(made.length(1))); made.spend(1, 100)\n"
-        "print(sorted({'torch', 'opacus', 'scipy', 'sklearn', 'flwr'} & sys.modules.keys()))"
+        "import sys, numpy as np, federated.recipes.registry as r\nmade = "
+        f"r.recipe_from(r.settings_from_dict({settings_to_dict(OPACUS)!r}), width=3, "
+        "schema_digest='d')\nmade.advance(made.start(), np.zeros(made.length(1))); made.spend(1, "
+        f"100)\nprint(sorted({{'torch', 'opacus', 'scipy', 'sklearn', 'flwr'}} & sys.modules.keys()))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
