@@ -1,8 +1,13 @@
-"""What others would do with the same rows: pool them, stay alone, or train with the usual private-SGD settings."""
+"""What others would do with the same rows: pool them, stay alone, or train with the usual private-SGD settings.
+
+Each is as good as it can honestly be made: a weak baseline would only flatter the recipe beside it.
+"""
+
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # scikit-learn brings it
 
 from experiments.central import run_centrally
 from federated.model import LinearModel, Model
@@ -10,15 +15,32 @@ from federated.recipes.fixed_hessian import FixedHessian
 from federated.recipes.opacus_fedavg import OpacusFedAvg
 from federated.rows import EncodedRows
 from federated.schema import Schema
-from privacy.noise import NoiseSource, SecureNoise
+from privacy.noise import NoiseSource, SecureNoise, Vector
+
+Matrix = NDArray[np.float64]
 
 # Opacus' own tutorials: a small network, SGD with learning rate 0.1, batches of 64, clipping norm 1, ten epochs.
 USUAL_EPOCHS = 10
+USUAL_BATCH = 64
+USUAL_SETTINGS = f"network 64-32, learning rate 0.1, batches of {USUAL_BATCH}, clipping norm 1, {USUAL_EPOCHS} epochs"
+
+# The recipe's Rényi bound charges more than was spent. Asked for 1.08 epsilon it spends, by exact or numerical
+# accounting, 0.97 to 1 epsilon at data holders of up to 8,000 rows and never more than epsilon; so the usual noise is
+# what a careful user of a tight accountant would add.
+RENYI_EXCESS = 1.08
+_EXCESS_HOLDS = (0.1, 8.0)  # epsilons
 
 
-def pooled(x: NDArray[np.float64], bad: NDArray[np.float64], schema_digest: str) -> LinearModel:
-    """Logistic regression over encoded rows (n, p) in one place, without privacy."""
-    fitted = LogisticRegression(C=1.0, solver="newton-cholesky", max_iter=200).fit(x, bad)
+def pooled(x: Matrix, bad: Vector, schema_digest: str) -> LinearModel:
+    """Logistic regression over encoded rows (n, p) in one place, without privacy; every row counts the same.
+
+    Whoever pools several data holders' rows gives each person once.
+    """
+    from sklearn.linear_model import LogisticRegression
+
+    # It solves systems of some 40 unknowns: on a busy machine a second thread waits 40 times as long as it works.
+    with threadpool_limits(limits=1):
+        fitted = LogisticRegression(C=1.0, solver="newton-cholesky", tol=1e-8, max_iter=200).fit(x, bad)
     return LinearModel(
         schema_digest=schema_digest,
         centre=np.zeros(x.shape[1]),
@@ -28,6 +50,21 @@ def pooled(x: NDArray[np.float64], bad: NDArray[np.float64], schema_digest: str)
     )
 
 
+def boosted(x: Matrix, bad: Vector) -> Callable[[Matrix], Vector]:
+    """Gradient-boosted trees over raw columns (n, q) in one place, without privacy: log-odds of bad (n,) of such rows.
+
+    Slow and regularised: 0.005 AUC better on the embedded data than scikit-learn's default settings.
+    """
+    from sklearn.ensemble import HistGradientBoostingClassifier
+
+    with threadpool_limits(limits=1):
+        fitted = HistGradientBoostingClassifier(
+            learning_rate=0.03, max_iter=250, max_leaf_nodes=15, min_samples_leaf=100, l2_regularization=10.0,
+            early_stopping=False, random_state=0,
+        ).fit(x, bad)  # fmt: skip
+    return lambda rows: np.asarray(fitted.decision_function(rows), dtype=np.float64)
+
+
 def alone(part: EncodedRows, schema_digest: str) -> LinearModel | None:
     """What one data holder could do by itself, without privacy; None if all its outcomes are alike."""
     if len(np.unique(part.bad)) < 2:
@@ -35,7 +72,7 @@ def alone(part: EncodedRows, schema_digest: str) -> LinearModel | None:
     return pooled(part.x, part.bad, schema_digest)
 
 
-def without_noise(parts: list[EncodedRows], schema: Schema, *, width: int, delta: float, steps: int) -> Model:
+def without_noise(parts: Sequence[EncodedRows], schema: Schema, *, width: int, delta: float, steps: int) -> LinearModel:
     """The federation's own recipe with its noise left out: what privacy costs is the difference to it."""
     recipe = FixedHessian(
         width=width,
@@ -46,17 +83,30 @@ def without_noise(parts: list[EncodedRows], schema: Schema, *, width: int, delta
         steps=steps,
         schema_digest=schema.digest,
     )
-    return run_centrally(recipe, parts, SecureNoise())
+    model = run_centrally(recipe, parts, SecureNoise())
+    if not isinstance(model, LinearModel):
+        raise TypeError("the fixed Hessian makes linear models")
+    return model
 
 
 def usual_opacus(
-    parts: list[EncodedRows], schema: Schema, *, width: int, epsilon: float, delta: float, chance: NoiseSource
+    parts: Sequence[EncodedRows], schema: Schema, *, width: int, epsilon: float, delta: float, chance: NoiseSource
 ) -> Model:
-    """FedAvg of DP-SGD at each data holder with the usual settings, one local epoch a round, averaged by rows."""
-    recipe = OpacusFedAvg(
-        width=width, hidden=(64, 32), learning_rate=0.1, batch_size=64, clipping_norm=1.0, local_epochs=1,
-        rounds=USUAL_EPOCHS, epsilon=epsilon, delta=delta, schema_digest=schema.digest,
-    )  # fmt: skip
+    """FedAvg of DP-SGD at each data holder with the usual settings, one local epoch a round, averaged by rows.
+
+    As is usual, every data holder counts all its rows fully: a person at two of them has spent epsilon twice.
+    """
+    recipe = usual_recipe(schema, width=width, epsilon=epsilon, delta=delta)
     rows = sum(len(part) for part in parts)
-    everybody = [EncodedRows(part.x, part.bad, np.ones(len(part))) for part in parts]
-    return run_centrally(recipe, everybody, chance, shares=[len(part) / rows for part in parts])
+    everybody = [EncodedRows(part.x, part.bad, np.ones(len(part))) for part in parts if len(part)]
+    with threadpool_limits(limits=1):
+        return run_centrally(recipe, everybody, chance, shares=[len(part) / rows for part in everybody])
+
+
+def usual_recipe(schema: Schema, *, width: int, epsilon: float, delta: float) -> OpacusFedAvg:
+    """The usual settings as a recipe, its Rényi bound corrected for what it charges too much."""
+    excess = RENYI_EXCESS if _EXCESS_HOLDS[0] <= epsilon <= _EXCESS_HOLDS[1] else 1.0
+    return OpacusFedAvg(
+        width=width, hidden=(64, 32), learning_rate=0.1, batch_size=USUAL_BATCH, clipping_norm=1.0, local_epochs=1,
+        rounds=USUAL_EPOCHS, epsilon=epsilon * excess, delta=delta, schema_digest=schema.digest,
+    )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import time
 from collections import Counter
+from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -42,8 +43,7 @@ def run_demo(settings: DemoSettings, progress: Progress) -> DemoResult:
     at = int(time.time()) if settings.seed is None else SEEDED_AT
     federation = Federation(settings.out / "federation", data, population, seed=settings.seed, at=at)
     federation.write_parties()
-    registry = federation.open_registry()
-    with Session(federation.directory, lambda: at) as session:
+    with closing(federation.open_registry()) as registry, Session(federation.directory, lambda: at) as session:
         federation.link(session.holders)
         federation.write_consents(registry, progress)
         first = _train(federation, registry, session, "first", settings, progress)
@@ -55,7 +55,6 @@ def run_demo(settings: DemoSettings, progress: Progress) -> DemoResult:
         second = _train(federation, registry, session, "refresh", settings, progress)
         after = _state(session, second, place.holder)
         used = [_replayed(session, outcome, progress) for outcome in (first, second)]
-    registry.close()
 
     bundle = settings.out / "bundle"
     bundle.mkdir()

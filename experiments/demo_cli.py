@@ -1,20 +1,26 @@
 """`fedcredit demo`: the whole flow on real data, with progress on stderr and a short table at the end."""
 
 import json
+import logging
+import math
 import shutil
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import click
 from rich.console import Console
+from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from privacy.errors import UsageError
+from privacy.errors import RefusalCode, RefusalError, UsageError
 
 DATA = Path(__file__).parent / "data" / "taiwan_default"
-MARK = "report.json"  # written last: a directory that has it is a finished demo, which a new one may replace
+MARK = "report.json"  # a directory that has it, and nothing but what the demo writes, may be replaced by a new demo
+WRITTEN = frozenset({MARK, "report.html", "bundle", "federation"})
 
 
 @click.command(epilog="Example: fedcredit demo --out runs/demo --holders 10 --epsilon 1")
@@ -23,7 +29,12 @@ MARK = "report.json"  # written last: a directory that has it is a finished demo
 @click.option("--holders", type=click.IntRange(min=2), default=10, show_default=True, help="How many data holders.")
 @click.option("--epsilon", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True,
               help="What one run may cost a person, at delta 1e-5.")  # fmt: skip
-@click.option("--seed", type=int, default=None, help="Repeat the same noise and keys. The result is NOT PRIVATE.")
+@click.option(
+    "--seed",
+    type=click.IntRange(0, 2**63 - 1),
+    default=None,
+    help="Repeat the same noise and keys. The result is NOT PRIVATE.",
+)
 @click.option("--schema", type=click.Path(path_type=Path, exists=True, dir_okay=False), default=None,
               help="Schema of another public table, instead of the embedded data.")  # fmt: skip
 @click.option("--table", type=click.Path(path_type=Path, exists=True, dir_okay=False), default=None,
@@ -39,34 +50,26 @@ def demo(
     """
     if (schema is None) != (table is None):
         raise UsageError("--schema and --table go together: give both, or neither for the embedded data.")
-    if out.exists() and any(out.iterdir()) and not (out / MARK).exists():
-        raise UsageError(f"{out} holds something else than a finished demo; give --out another directory.")
+    if not math.isfinite(epsilon):
+        raise UsageError("--epsilon must be a number above 0; give one, for example 1.")
 
     from experiments.demo import DemoSettings, run_demo  # heavy: only when it runs
     from experiments.report.figures import report_json
     from experiments.report.page import write_report
 
-    building = out.with_name(f".{out.name}.building")
-    shutil.rmtree(building, ignore_errors=True)
-    building.mkdir(parents=True)
     settings = DemoSettings(
-        out=building,
+        out=_beside(out, "building"),
         schema=schema or DATA / "schema.toml",
         table=table or DATA / "data.csv.gz",
         holders=holders,
         epsilon=epsilon,
         seed=seed,
     )
-    try:
-        with _Bars() as bars:
-            result = run_demo(settings, bars.show)
-            bars.show("report", 0, 1)
-            write_report(result, building)
-            bars.show("report", 1, 1)
-        shutil.rmtree(out, ignore_errors=True)
-        building.replace(out)
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    with _Bars() as bars, replacing(out) as building:
+        result = run_demo(settings, bars.show)
+        bars.show("report", 0, 1)
+        write_report(result, building)
+        bars.show("report", 1, 1)
     text = report_json(result)
     if as_json:
         click.echo(text, nl=False)
@@ -95,12 +98,55 @@ def train(federation: Path, as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts))
     else:
-        click.echo(f"run {outcome.run} of plan {outcome.plan_digest[:16]}: {len(outcome.holders)} data holders, "
-                   f"{len(outcome.releases)} releases; the model is in {federation}/coordinator/runs/{outcome.run}")  # fmt: skip
+        click.echo(
+            f"run {outcome.run} of plan {outcome.plan_digest[:16]}: {len(outcome.holders)} data holders, "
+            f"{len(outcome.releases)} releases; the model is in {federation}/coordinator/runs/{outcome.run}"
+        )
+
+
+@contextmanager
+def replacing(out: Path) -> Iterator[Path]:
+    """An empty directory beside `out`, which takes its place once the body has ended well.
+
+    An earlier demo in `out` stays whole until then, and comes back if the change is interrupted. UsageError if `out`
+    holds anything but a demo; RefusalError if the disk is full or may not be written.
+    """
+    out, building, before = out.resolve(), _beside(out, "building"), _beside(out, "before")
+    try:
+        if before.exists() and not out.exists():  # somebody pulled the plug between the two moves below
+            before.replace(out)
+        if out.exists() and not out.is_dir():
+            raise UsageError(f"{out} is a file; give --out a directory.")
+        names = {path.name for path in out.iterdir()} if out.exists() else set()
+        if names and not {MARK} <= names <= WRITTEN:
+            raise UsageError(f"{out} holds something else than a finished demo; give --out another directory.")
+        shutil.rmtree(building, ignore_errors=True)
+        building.mkdir(parents=True)
+        yield building
+        if out.exists():
+            shutil.rmtree(before, ignore_errors=True)
+            out.replace(before)
+        building.replace(out)
+    except OSError as error:
+        raise RefusalError(
+            f"{out} could not be written ({error.strerror}); what was there before is untouched. Make room, or give "
+            "--out a directory that may be written.",
+            RefusalCode.INTERNAL,
+        ) from error
+    finally:
+        if before.exists() and not out.exists():
+            before.replace(out)
+        shutil.rmtree(building, ignore_errors=True)
+        shutil.rmtree(before, ignore_errors=True)
+
+
+def _beside(out: Path, what: str) -> Path:
+    whole = out.resolve()
+    return whole.with_name(f".{whole.name}.{what}")
 
 
 class _Bars:
-    """Progress bars on stderr, one for each thing that is under way."""
+    """Progress bars on stderr, one for each thing that is under way; what data holders log stands above them."""
 
     def __init__(self) -> None:
         self._progress = Progress(
@@ -108,13 +154,17 @@ class _Bars:
             console=Console(stderr=True),
         )  # fmt: skip
         self._tasks: dict[str, TaskID] = {}
+        # The data holders' own logs, which on one machine are all ours to see; unhandled they would tear the bars.
+        self._log = RichHandler(console=self._progress.console, show_time=False, show_path=False)
 
     def __enter__(self) -> "_Bars":
+        logging.getLogger("clients").addHandler(self._log)
         self._progress.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._progress.stop()
+        logging.getLogger("clients").removeHandler(self._log)
 
     def show(self, what: str, done: int, total: int) -> None:
         """Bring the bar of `what` to `done` of `total`."""

@@ -4,7 +4,6 @@ Each party's files are those it would have on its own machine; nothing is shared
 """
 
 import csv
-import gzip
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +22,8 @@ from federated.files import write_whole
 from federated.plan import RosterEntry, TrainingPlan, sign_plan
 from federated.recipes.base import RecipeName
 from federated.schema import Schema
-from federated.schema_toml import parse_schema
+from federated.schema_toml import load_schema, parse_schema
+from federated.table import opened, read_table
 from privacy.consent.sealing import LaneKey
 from privacy.consent.signing import SigningKey
 from privacy.consent.view import Link
@@ -49,36 +49,45 @@ class PublicData:
 
     @classmethod
     def load(cls, schema: Path, table: Path) -> "PublicData":
-        """The data set in a schema file and a CSV or CSV.gz table; a table without keys gets one numbered from 1."""
-        text = schema.read_text(encoding="utf-8")
-        opened = gzip.open if table.suffix == ".gz" else open
-        with opened(table, "rt", encoding="utf-8-sig", newline="") as file:
-            header, *lines = csv.reader(file)
-        if parse_schema(text, schema.name).subject_column is None:
+        """The data set in a schema file and a CSV or CSV.gz table; a table without keys gets one numbered from 1.
+
+        MalformedError unless the whole table fits the schema and has outcomes; UsageError for what cannot be opened.
+        """
+        agreed = load_schema(schema)
+        if read_table(table, agreed).outcome is None:
+            raise MalformedError(
+                f"{table.name} has no column {agreed.outcome.column!r}; nothing can be learnt from it."
+            )
+        text = schema.read_text(encoding="utf-8-sig")
+        with opened(table) as file:
+            header, *lines = (line for line in csv.reader(file, strict=True) if line)
+        if agreed.subject_column is None:
             text = text.replace('from = "row_number"', 'from = "column"\ncolumn = "person"', 1)
             header = ["person", *header]
             lines = [[str(number), *line] for number, line in enumerate(lines, start=1)]
         return cls(parse_schema(text, schema.name), text, tuple(header), tuple(tuple(line) for line in lines))
 
     def outcome(self) -> NDArray[np.float64]:
-        """Each line's outcome, shape (n,); 1 is bad. MalformedError if a cell is not one of the schema's codes."""
+        """Each line's outcome, shape (n,); 1 is bad."""
         column = self.header.index(self.schema.outcome.column)
-        codes = {str(code): 1.0 for code in self.schema.outcome.bad} | {
-            str(code): 0.0 for code in self.schema.outcome.good
-        }
-        try:
-            return np.array([codes[line[column]] for line in self.lines])
-        except (KeyError, IndexError):
-            raise MalformedError(
-                "The table has an outcome that the schema does not list. Run `fedcredit schema check` on it."
-            ) from None
+        return np.isin([float(line[column]) for line in self.lines], self.schema.outcome.bad).astype(np.float64)
 
 
 class Federation:
     """Everybody's directories under one; the wallets of its people are on no disk."""
 
-    def __init__(self, directory: Path, data: PublicData, population: Population, *, seed: int | None, at: int) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        data: PublicData,
+        population: Population,
+        *,
+        seed: int | None,
+        at: int,
+        fewest_people: int = FEWEST_PEOPLE,
+    ) -> None:
         self.directory, self.data, self.population, self.at = directory, data, population, at
+        self._fewest_people = fewest_people
         random = random_bytes(seed, "federation")
         self.seeded = seed is not None
         self.coordinator_key = SigningKey.from_seed(random(32))
@@ -215,7 +224,7 @@ coordinator_key = "{self.coordinator_key.public.hex()}"
 recipes = [{recipes}]
 largest_epsilon = {LARGEST_EPSILON}
 largest_delta = {LARGEST_DELTA}
-fewest_people = {FEWEST_PEOPLE}
+fewest_people = {self._fewest_people}
 clock_skew_s = 120
 longest_lane_age_s = {DAY_S}
 accept_seeded_noise = {str(self.seeded).lower()}

@@ -19,11 +19,19 @@ SCALE = PointScale(base_score=600, base_good_bad_odds=4, points_to_double_odds=5
 
 
 def default_plan(
-    name: str, schema: Schema, roster: list[RosterEntry], *, epsilon: float, at: int, seed: int | None
+    name: str,
+    schema: Schema,
+    roster: list[RosterEntry],
+    *,
+    epsilon: float,
+    at: int,
+    seed: int | None,
+    steps: int = STEPS,
+    fewest_people: int = FEWEST_PEOPLE,
 ) -> TrainingPlan:
     """The default recipe at `epsilon` for training, and as much again for the held-out people who are counted."""
     recipe = FixedHessianSettings(
-        radius=schema.radius, centred_radius=schema.centred_radius, epsilon=epsilon, delta=DELTA, steps=STEPS
+        radius=schema.radius, centred_radius=schema.centred_radius, epsilon=epsilon, delta=DELTA, steps=steps
     )
     return TrainingPlan(
         version=1,
@@ -36,7 +44,7 @@ def default_plan(
         ),
         roster=roster,
         minimum_holders=2,
-        minimum_people=FEWEST_PEOPLE,
+        minimum_people=fewest_people,
         most_people=MOST_PEOPLE,
         not_before=at - HOUR_S,
         ends=at + 23 * HOUR_S,

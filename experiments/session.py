@@ -6,7 +6,7 @@ from pathlib import Path
 from clients.app import app_for
 from clients.holder.node import Holder
 from federated.in_process import InProcessGrid
-from privacy.errors import FedcreditError, UsageError
+from privacy.errors import MalformedError, UsageError
 from server.coordinator import Coordinator, Outcome
 from server.grid_channel import GridChannel
 from server.rounds import Progress
@@ -27,8 +27,14 @@ class Session:
         try:
             for home in homes:
                 holder = Holder(home.parent)
-                self.holders[holder.name] = holder
-        except FedcreditError:
+                before = self.holders.setdefault(holder.name, holder)
+                if before is not holder:
+                    holder.close()
+                    raise MalformedError(
+                        f"Two directories under {directory / 'holders'} are data holder {holder.name}. Whoever copied "
+                        "one should take it away: two nodes of one data holder would release twice."
+                    )
+        except BaseException:
             self.close()
             raise
         by_directory = {str(home.parent): holder for home, holder in zip(homes, self.holders.values(), strict=True)}

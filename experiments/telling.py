@@ -47,14 +47,15 @@ PACKAGES = ("fedcredit", "flwr", "numpy", "cryptography", "opacus", "torch", "sc
 TRUST_MODEL = (
     "Each data holder adds its part of one common noise to whole numbers and masks them with keys agreed with every "
     "other data holder, so the coordinator sees sums over all of them only. This holds against a coordinator that is "
-    "curious but follows the protocol, and as long as no data holder shows it masks. If a data holder leaves, the run ends."
+    "curious but follows the protocol, and as long as no data holder shows it masks. If a data holder leaves, the "
+    "run ends."
 )
 
 
 def tell(
     federation: Federation, session: Session, outcome: Outcome, *, seed: int | None, progress: Progress
 ) -> DemoResult:
-    """Everything that can be said after one run. What comes later (a withdrawal, the replay, the time) is left unknown."""
+    """Everything that can be said after one run; what comes later (a withdrawal, the replay, the time) is unknown."""
     card = outcome.scorecard
     if card is None or outcome.released is None:
         raise MalformedError("The demo needs a recipe that gives a scorecard.")

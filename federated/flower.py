@@ -1,17 +1,29 @@
 """Translation between our letters and Flower's records: the one place besides the apps that knows both."""
 
-from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+import math
+from io import BytesIO
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from numpy.typing import NDArray
 
 from federated.messages import Letter, decode_header, encode_header
 from privacy.errors import MalformedError
 
 _HEADER = "header"
 _ARRAYS = "arrays"
+_TYPES = {"float64": "<f8", "uint64": "<u8"}  # all that travels
+_MOST_AXES = 8
+_RAISED = 2  # Flower's own code for an app that raised
 
 
 def write_letter(letter: Letter) -> RecordDict:
-    """The letter as Flower records: the header's bytes in a ConfigRecord, the arrays in an ArrayRecord."""
-    arrays = ArrayRecord({name: Array(array) for name, array in letter.arrays.items()})
+    """The letter as Flower records: the header's bytes in a ConfigRecord, the arrays in an ArrayRecord.
+
+    TypeError for an array of another type than float64 and uint64.
+    """
+    arrays = ArrayRecord({name: _write_array(array) for name, array in letter.arrays.items()})
     return RecordDict({_HEADER: ConfigRecord({"json": encode_header(letter.header)}), _ARRAYS: arrays})
 
 
@@ -25,4 +37,31 @@ def read_letter(records: RecordDict) -> Letter:
     payload = header["json"]
     if not isinstance(payload, bytes):
         raise MalformedError("A Flower message's header is not bytes; its sender is not fedcredit.")
-    return Letter(decode_header(payload), {name: array.numpy() for name, array in arrays.items()})
+    return Letter(decode_header(payload), {name: _read_array(array) for name, array in arrays.items()})
+
+
+def write_failure(error: Exception, *, reply_to: Message) -> Message:
+    """The reply of a node whose app raised `error`: the error's class, and nothing of its text.
+
+    Flower's own reply would carry the text to the coordinator word for word, and a text may hold a cell of a table.
+    """
+    return Message(Error(_RAISED, type(error).__name__), reply_to=reply_to)
+
+
+def _write_array(array: NDArray[Any]) -> Array:
+    if array.dtype.name not in _TYPES:
+        raise TypeError(f"requires an array of {' or '.join(_TYPES)}")
+    return Array(np.asarray(array, order="C"))
+
+
+def _read_array(array: Array) -> NDArray[Any]:
+    """What `_write_array` wrote. The text in front of the numbers is compared, never parsed: it may be anything."""
+    kind, shape = _TYPES.get(array.dtype), array.shape
+    if kind is None or array.stype != "numpy.ndarray" or len(shape) > _MOST_AXES or any(n < 0 for n in shape):
+        raise MalformedError("An array of a Flower message has a type or shape that no letter has.")
+    front = BytesIO()
+    np.lib.format.write_array_header_1_0(front, {"descr": kind, "fortran_order": False, "shape": tuple(shape)})
+    start = front.tell()
+    if array.data[:start] != front.getvalue() or len(array.data) - start != math.prod(shape) * np.dtype(kind).itemsize:
+        raise MalformedError("An array of a Flower message is not what it claims to be; its sender is not fedcredit.")
+    return np.array(np.frombuffer(array.data[start:], kind).reshape(shape))

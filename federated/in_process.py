@@ -8,11 +8,13 @@ import uuid
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from flwr.app import Context, Error, Message, RecordDict
+from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.common.serde import message_from_proto, message_to_proto
 from flwr.serverapp import Grid
 from flwr.supercore.task_identity import TaskIdentity
+
+from federated.flower import write_failure
 
 NodeConfig = Mapping[str, bool | float | int | str]
 
@@ -78,6 +80,6 @@ class InProcessGrid(Grid):
         try:
             reply = self._app(received, self._contexts[received.metadata.dst_node_id])
         except Exception as error:  # what Flower's own runtime does with an app that raises, less the text
-            reply = Message(Error(code=2, reason=type(error).__name__), reply_to=received)
+            reply = write_failure(error, reply_to=received)
         self._replies[identity] = message_from_proto(message_to_proto(reply))
         return identity

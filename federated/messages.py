@@ -116,7 +116,7 @@ def decode_header(payload: bytes) -> Header:
     """The header that `payload` encodes. MalformedError if it is not exactly one of the closed set."""
     try:
         header = _DECODER.decode(payload)
-    except (msgspec.DecodeError, msgspec.ValidationError, RecursionError) as error:
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise MalformedError(
             "A message between parties is not one of the known kinds; the sender runs another version or is not "
             "fedcredit. Its operator should compare versions with yours."
@@ -140,5 +140,6 @@ def digest_of(letter: Letter) -> bytes:
     """SHA-256 over the header and the arrays by name: the same letter again has the same digest."""
     digest = hashlib.sha256(encode_header(letter.header))
     for name, array in sorted(letter.arrays.items()):
-        digest.update(f"|{name}|{array.dtype.str}|{array.shape}|".encode() + np.ascontiguousarray(array).tobytes())
+        head = f"{len(name)}|{name}|{array.dtype.str}|{array.shape}|"  # the length keeps two names from reading alike
+        digest.update(head.encode() + np.ascontiguousarray(array).tobytes())
     return digest.digest()

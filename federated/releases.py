@@ -2,13 +2,16 @@
 
 import hashlib
 import json
+from dataclasses import fields
 
 import numpy as np
 from numpy.typing import NDArray
 
 from federated.plan import TrainingPlan
 from federated.recipes.base import Recipe
+from federated.scorecard import PointScale
 from privacy.accounting import GaussianSpend, mu_of
+from privacy.errors import MalformedError
 from privacy.grid import Grid
 
 
@@ -61,9 +64,17 @@ def grid_for_measurement(plan: TrainingPlan) -> Grid:
 def measurement_edges(plan: TrainingPlan) -> NDArray[np.float64]:
     """Edges of the score bands of the released histogram, shape (bands + 1,): the scale in equal parts.
 
-    The last band includes the scale's maximum.
+    The last band includes the scale's maximum. MalformedError for a plan without a lawful scale.
     """
-    low, high = plan.point_scale["minimum"], plan.point_scale["maximum"]
-    edges = np.linspace(low, high, plan.measurement_bands + 1)
-    edges[-1] = high + 1
+    scale = scale_of(plan)
+    edges = np.linspace(scale.minimum, scale.maximum, plan.measurement_bands + 1)
+    edges[-1] = scale.maximum + 1
     return edges
+
+
+def scale_of(plan: TrainingPlan) -> PointScale:
+    """The plan's point scale. MalformedError unless it has every number of one, and lawful ones."""
+    wanted = {field.name for field in fields(PointScale)}
+    if plan.point_scale.keys() != wanted:
+        raise MalformedError(f"The plan's point scale must have {sorted(wanted)}. The coordinator should correct it.")
+    return PointScale(**plan.point_scale)

@@ -14,6 +14,7 @@ from privacy.consent.sealing import LaneKey, LanePublicKey, open_message, seal_m
 from privacy.consent.signing import PayloadType, SigningKey
 from privacy.errors import MalformedError, RefusalCode
 
+REQUEST_LIFE_S = 3600  # how long after a request was signed it is answered, so that nobody can keep it for later
 _MOST_BYTES = 16_000
 _ANSWER_BYTES = 15_000  # a refusal is padded to the size of an answer, and cannot be told from one
 

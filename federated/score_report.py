@@ -7,6 +7,7 @@ import numpy as np
 
 from federated.reasons import ReasonCode, reason_codes
 from federated.scorecard import NEUTRAL_POINTS, Scorecard
+from privacy.errors import MalformedError
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,8 +25,15 @@ def score_report(scorecard: Scorecard, answers: Sequence[Mapping[str, int]]) -> 
     """The report from each answering data holder's points by characteristic.
 
     A characteristic held by several is their average; one held by nobody counts as its average over the development
-    sample, so saying no never lowers the expected score, and the interval widens instead.
+    sample, so saying no never lowers the expected score, and the interval widens instead. MalformedError for points
+    that the scorecard does not have.
     """
+    attainable = {characteristic.id: set(characteristic.points) for characteristic in scorecard.characteristics}
+    if any(points not in attainable.get(name, ()) for answer in answers for name, points in answer.items()):
+        raise MalformedError(
+            "A data holder answered with points that the scorecard does not have. The lender should leave its answer "
+            "out and ask its operator which scorecard it used."
+        )
     row: list[int | None] = []
     totals = np.full(3, scorecard.base_points, dtype=np.int64)
     for characteristic in scorecard.characteristics:

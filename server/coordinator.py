@@ -14,6 +14,7 @@ from federated.metrics import ScoreHistogram
 from federated.model import LinearModel
 from federated.plan import SignedPlan, TrainingPlan, read_plan, recipe_of
 from federated.recipes.base import Recipe
+from federated.releases import scale_of
 from federated.schema import Schema
 from federated.schema_toml import load_schema
 from federated.scorecard import PointScale, Scorecard, scorecard_from
@@ -59,7 +60,7 @@ class Coordinator:
     @property
     def scale(self) -> PointScale:
         """The plan's point scale."""
-        return PointScale(**self.plan.point_scale)
+        return scale_of(self.plan)
 
     def run(self, channel: Channel, progress: Progress, *, deadline_s: float) -> Outcome:
         """Open, train, publish a scorecard, measure it; write the outcome under `runs/` when all of it is there."""

@@ -22,13 +22,18 @@ def relay_scores(
     """
     document = scorecard.to_json()
     letters = {nodes[holder]: Letter(ScoreRequests(document, list(requests))) for holder, requests in sealed.items()}
+    asked = {nodes[holder]: holder for holder in sealed}
     answers: dict[str, list[bytes]] = {}
-    for answer in channel.ask(letters, act=Act.QUERY, deadline_s=deadline_s).values():
+    for node, answer in channel.ask(letters, act=Act.QUERY, deadline_s=deadline_s).items():
+        holder = asked[node]
         match answer.header:
-            case ScoreAnswers(holder=holder, sealed=theirs) if len(theirs) == len(sealed.get(holder, ())):
+            case ScoreAnswers(holder=name, sealed=theirs) if name == holder and len(theirs) == len(sealed[holder]):
                 answers[holder] = theirs
-            case Refused(holder=holder, code=code):
+            case Refused(code=code):
                 raise RefusalError(f"Data holder {holder} refuses to score ({code.value}). Ask its operator.", code)
             case header:
-                raise MalformedError(f"{type(header).__name__} is no answer to score requests. Compare versions.")
+                raise MalformedError(
+                    f"Data holder {holder} answered the score requests it was sent with {type(header).__name__}. Its "
+                    "operator should compare versions with the coordinator's."
+                )
     return answers

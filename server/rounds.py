@@ -155,13 +155,14 @@ class Run:
             answer = answers.get(node)
             try:
                 if answer is None:
-                    raise RefusalError("no answer before the deadline", RefusalCode.COHORT)
+                    raise RefusalError("no answer before the deadline, or none that can be read", RefusalCode.COHORT)
                 updates[holder], masked = _read_update(answer, holder, name, length, identities[holder])
             except FedcreditError as error:
                 raise RefusalError(
-                    f"Data holder {holder} left the run in step {name.partition('/')[2]}: {error}. Its mask cannot cancel, "
-                    "so the run ends here without a model; what was charged stays charged. The coordinator should "
-                    "ask its operator, then run the same plan again: releases that were made are repeated, not redone.",
+                    f"Data holder {holder} left the run in step {name.partition('/')[2]}: {error}. Its mask cannot "
+                    "cancel, so the run ends here without a model; what was charged stays charged. The coordinator "
+                    "should ask its operator, then run the same plan again: releases that were made are repeated, not "
+                    "redone.",
                     error.code if isinstance(error, RefusalError) else RefusalCode.COHORT,
                 ) from error
             total += masked  # modulo 2^64, where the masks cancel

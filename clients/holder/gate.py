@@ -4,6 +4,7 @@ Whom it lets through is decided by `privacy.consent.gate`, a pure function of th
 row by row with the customer number alone; a row whose subject it does not let through is passed over unread.
 """
 
+import math
 from collections import Counter
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,9 +27,13 @@ from privacy.errors import MalformedError, RefusalCode, RefusalError
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """What the gate is asked about every subject of a table."""
+    """What the gate is asked about every subject of a table.
 
-    view: LaneView
+    `views` are the run's pinned prefix and, once the data holder has synced again, the newest one too: both must
+    allow, so that a withdrawal applies at once and a new grant from the next run on.
+    """
+
+    views: tuple[LaneView, ...]
     links: Mapping[str, bytes]  # customer number -> handle
     plan: TrainingPlan
     purpose: Purpose
@@ -68,7 +73,8 @@ def permitted_rows(path: Path, schema: Schema, question: Question, *, fewest: in
         )
     if table.outcome is None:
         raise MalformedError(
-            f"{path.name} has no outcome column, and there is nothing to learn without one. The data holder should add it."
+            f"{path.name} has no outcome column, and there is nothing to learn without one. "
+            "The data holder should add it."
         )
     permits = [gatekeeper.permits[customer] for customer in table.subjects]
     return PermittedRows(
@@ -111,12 +117,21 @@ class _Gatekeeper:
         return False
 
     def _permit(self, customer: str) -> _Permit | str:
-        question = self.question
-        handle = question.links.get(customer)
+        handle = self.question.links.get(customer)
         if handle is None:
             return "unlinked"
+        share = allowance = math.inf
+        for view in self.question.views:
+            permit = self._permit_in(view, handle)
+            if isinstance(permit, str):
+                return permit
+            share, allowance = min(share, permit.share), min(allowance, permit.allowance)
+        return _Permit(handle, share, allowance)
+
+    def _permit_in(self, view: LaneView, handle: bytes) -> _Permit | str:
+        question, privacy = self.question, self.question.plan.privacy
         decision = decide(
-            question.view,
+            view,
             handle,
             purpose=question.purpose,
             recipient=question.plan.coordinator,
@@ -127,11 +142,9 @@ class _Gatekeeper:
         match decision:
             case Deny(reason):
                 return reason.value
-            case Allow():
-                budget = decision.budget
+            case Allow(budget):
                 if budget is None:  # a release without a budget in the record is nobody's wish
                     return "budget"
-                privacy = question.plan.privacy
                 share = aggregation_share(
                     budget,
                     plan_mu=self.plan_mu,

@@ -1,15 +1,20 @@
 """The data holder's copy of its own lane, its links, and the runs it has joined, in one database.
 
 A sync downloads what is new, recomputes the root over the whole lane and compares it with the registry's signed
-head. The last accepted head also lies in a file of its own, so that a restored or edited database is noticed.
+head. The last accepted head also lies in a file of its own, so that a restored database is noticed; each opened
+record carries a keyed digest of its place and content, so that an edited one is.
 """
 
 import hashlib
+import hmac
 import sqlite3
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
+
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from clients.holder.settings import HolderSettings
 from federated.files import write_whole
@@ -24,7 +29,7 @@ CREATE TABLE IF NOT EXISTS links (
     customer TEXT PRIMARY KEY, handle BLOB NOT NULL UNIQUE, public_key BLOB NOT NULL, linked_at_size INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS entries (
-    position INTEGER PRIMARY KEY, stub BLOB NOT NULL, ciphertext BLOB NOT NULL, payload BLOB
+    position INTEGER PRIMARY KEY, stub BLOB NOT NULL, ciphertext BLOB NOT NULL, payload BLOB, opened BLOB NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS synced (
     one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL, root BLOB NOT NULL, at INTEGER NOT NULL
@@ -58,9 +63,18 @@ class LaneCopy:
         self._head_path = path.with_suffix(".head")
         self._settings = settings
         self._key = key
-        self._view: LaneView | None = None
+        self._row_key = HKDF(SHA256(), 32, salt=None, info=b"fedcredit/lane-copy/v1").derive(key.to_bytes())
+        self._views: dict[Head, LaneView] = {}
         with self._readable():
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            self._verify()
+        except BaseException:
+            self._database.close()
+            raise
+
+    def _verify(self) -> None:
+        with self._readable():
             self._database.execute("PRAGMA journal_mode=WAL")
             self._database.execute("PRAGMA synchronous=FULL")
             self._database.executescript(_TABLES)
@@ -70,14 +84,10 @@ class LaneCopy:
         self._leaves = [leaf_hash(stub) for stub in stubs]
         self.head = Head(len(stubs), root_of(self._leaves))
         stored = Head(row[0], row[1]) if row else Head(0, EMPTY_ROOT)
-        accepted = self._accepted()
         # A crash between the commit and the head's file leaves the file behind, at a head that the lane extends.
-        extends = accepted.size <= self.head.size and root_of(self._leaves[: accepted.size]) == accepted.root
-        if stored != self.head or not extends:
-            raise TamperingError(
-                f"{path.name} does not hold the lane that was accepted last: it was edited, cut or restored from an "
-                "older copy. Nobody's rows may be used until this data holder has moved it away and synced anew."
-            )
+        if stored != self.head or not self._extends(self._accepted()):
+            raise self._edited()
+        self._payloads(self.head.size)
         self._accept(self.head)
 
     def close(self) -> None:
@@ -85,13 +95,17 @@ class LaneCopy:
         self._database.close()
 
     def link(self, links: Mapping[str, Link]) -> None:
-        """Tie customers of this data holder to wallets: customer number to handle and public key."""
+        """Tie customers of this data holder to wallets: customer number to handle and public key. All or none.
+
+        RefusalError if a customer or a handle is tied already.
+        """
         with self._readable(), self._transaction():
             self._database.executemany(
                 "INSERT INTO links VALUES (?, ?, ?, ?)",
                 [(customer, link.handle, link.public_key, link.linked_at_size) for customer, link in links.items()],
             )
-        self._view = None
+            self._open_late({link.handle: link for link in links.values()})
+        self._views.clear()
 
     def links(self) -> dict[str, bytes]:
         """Customer number to handle."""
@@ -104,7 +118,8 @@ class LaneCopy:
         TamperingError if the registry's head goes back, does not match its entries, or is not signed by it.
         """
         lane = self._settings.holder
-        head = read_checkpoint(source.checkpoint(lane), f"fedcredit/{lane}", bytes.fromhex(self._settings.registry_key))
+        registry_key = bytes.fromhex(self._settings.registry_key)
+        head = read_checkpoint(source.checkpoint(lane), f"fedcredit/{lane}", registry_key)
         if head.size < self.head.size:
             raise TamperingError(
                 "The registry's lane is shorter than the one accepted before. Keep both checkpoints, use nobody's "
@@ -114,8 +129,8 @@ class LaneCopy:
         for entry in fresh:
             if entry.ciphertext is None or hashlib.sha256(entry.ciphertext).digest() != entry.stub.ciphertext_sha256:
                 raise TamperingError(
-                    "The registry withholds or replaces a sealed record, which could be a withdrawal. Use nobody's rows "
-                    "until it delivers, and tell its operator and the auditor."
+                    "The registry withholds or replaces a sealed record, which could be a withdrawal. Use nobody's "
+                    "rows until it delivers, and tell its operator and the auditor."
                 )
         leaves = self._leaves + [leaf_hash(entry.stub.leaf()) for entry in fresh]
         if Head(len(leaves), root_of(leaves)) != head:
@@ -125,24 +140,32 @@ class LaneCopy:
             )
         first = self.head.size
         links = self.links_by_handle()
-        opened = [
-            (position, entry.stub.leaf(), entry.ciphertext, self._open(entry, position, links))
-            for position, entry in enumerate(fresh, start=first)
-        ]
+        opened = []
+        for position, entry in enumerate(fresh, start=first):
+            stub, payload = entry.stub.leaf(), self._open(entry, position, links)
+            opened.append((position, stub, entry.ciphertext, payload, self._opened(position, stub, payload)))
         with self._readable(), self._transaction():
-            self._database.executemany("INSERT INTO entries VALUES (?, ?, ?, ?)", opened)
+            self._database.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", opened)
             self._database.execute("INSERT OR REPLACE INTO synced VALUES (1, ?, ?, ?)", (head.size, head.root, at))
         self._accept(head)
-        self.head, self._leaves, self.synced_at, self._view = head, leaves, at, None
+        self.head, self._leaves, self.synced_at, self._views = head, leaves, at, {}
         return len(fresh)
 
-    def view(self) -> LaneView:
-        """Every subject's standing at `head`."""
-        if self._view is None:
-            with self._readable():
-                rows = self._database.execute("SELECT payload FROM entries WHERE payload IS NOT NULL").fetchall()
-            self._view = LaneView.of(self.head, [payload for (payload,) in rows])
-        return self._view
+    def view(self, head: Head | None = None) -> LaneView:
+        """Every subject's standing at `head`, or at the newest one accepted.
+
+        TamperingError if this lane does not extend `head`.
+        """
+        at = self.head if head is None else head
+        if at not in self._views:
+            if not self._extends(at):
+                raise TamperingError(
+                    "The run is pinned to a head of this data holder's lane that its own copy does not extend: two "
+                    "histories exist. Keep both checkpoints, use nobody's rows, and tell the registry's operator and "
+                    "the auditor."
+                )
+            self._views[at] = LaneView.of(at, self._payloads(at.size))
+        return self._views[at]
 
     def entries(self) -> list[Entry]:
         """The lane as it was downloaded, for an auditor's replay."""
@@ -187,10 +210,43 @@ class LaneCopy:
             rows = self._database.execute("SELECT handle, public_key, linked_at_size FROM links").fetchall()
         return {handle: Link(handle, key, size) for handle, key, size in rows}
 
+    def _extends(self, head: Head) -> bool:
+        return head.size <= self.head.size and root_of(self._leaves[: head.size]) == head.root
+
+    def _payloads(self, size: int) -> list[bytes]:
+        """The opened records among the first `size` entries. TamperingError if one is not what was opened."""
+        query = "SELECT position, stub, payload, opened FROM entries WHERE position < ? ORDER BY position"
+        with self._readable():
+            rows = self._database.execute(query, (size,)).fetchall()
+        if not all(hmac.compare_digest(self._opened(*row), opened) for *row, opened in rows):
+            raise self._edited()
+        return [payload for _, _, payload, _ in rows if payload is not None]
+
+    def _opened(self, position: int, stub: bytes, payload: bytes | None) -> bytes:
+        content = b"\0" if payload is None else b"\1" + payload
+        return hmac.digest(self._row_key, position.to_bytes(8, "big") + stub + content, "sha256")
+
+    def _open_late(self, links: Mapping[bytes, Link]) -> None:
+        """Open what was synced before its writer was linked."""
+        first = min((link.linked_at_size for link in links.values()), default=self.head.size)
+        query = "SELECT position, stub, ciphertext FROM entries WHERE payload IS NULL AND position >= ?"
+        for position, stub, ciphertext in self._database.execute(query, (first,)).fetchall():
+            payload = self._open(Entry(Stub.parse(stub), ciphertext), position, links)
+            if payload is not None:
+                row = (payload, self._opened(position, stub, payload), position)
+                self._database.execute("UPDATE entries SET payload = ?, opened = ? WHERE position = ?", row)
+
     def _open(self, entry: Entry, position: int, links: Mapping[bytes, Link]) -> bytes | None:
         holder = self._settings.holder
         epoch = self._settings.epoch
         return open_entry(entry, position, key=self._key, lane=holder, holder=holder, epoch=epoch, links=links)
+
+    def _edited(self) -> TamperingError:
+        return TamperingError(
+            f"{self._path.name} does not hold the lane that was accepted last: it was edited, cut or restored from an "
+            "older copy. Nobody's rows may be used until this data holder has moved it and its head file away, linked "
+            "its customers again from its own records and synced anew."
+        )
 
     def _accept(self, head: Head) -> None:
         text = f"{head.size} {head.root.hex()}\n".encode()
@@ -204,14 +260,14 @@ class LaneCopy:
         except FileNotFoundError:
             if self._leaves:
                 raise TamperingError(
-                    f"{self._head_path.name}, which holds the lane head accepted last, is gone. This data holder should "
-                    "move its lane copy away and sync anew."
+                    f"{self._head_path.name}, which holds the lane head accepted last, is gone. This data holder "
+                    "should move its lane copy away, link its customers again from its own records and sync anew."
                 ) from None
             return Head(0, EMPTY_ROOT)
         except (OSError, ValueError, MalformedError):
             raise TamperingError(
                 f"{self._head_path.name} cannot be read as the head that was accepted last. This data holder should "
-                "move its lane copy away and sync anew."
+                "move its lane copy away, link its customers again from its own records and sync anew."
             ) from None
 
     @contextmanager
@@ -234,8 +290,15 @@ class LaneCopy:
                 "disk space and permissions.",
                 RefusalCode.LANE,
             ) from error
+        except sqlite3.IntegrityError as error:
+            raise RefusalError(
+                f"{self._path.name} already has what was to be added: a customer or wallet that is linked, or entries "
+                "that another process has synced; nothing was changed. This data holder should start its node again.",
+                RefusalCode.LANE,
+            ) from error
         except sqlite3.DatabaseError as error:
             raise TamperingError(
-                f"{self._path.name} is damaged: it cannot be read as a database. This data holder should move it away "
-                "and sync anew; the registry still has every record."
+                f"{self._path.name} is damaged: it cannot be read as a database. This data holder should move it and "
+                "its head file away, link its customers again from its own records and sync anew; the registry still "
+                "has every consent record."
             ) from error

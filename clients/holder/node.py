@@ -36,12 +36,13 @@ from federated.releases import (
     measurement_noise,
     measurement_spend,
     measurement_stage,
+    scale_of,
 )
 from federated.rows import EncodedRows
 from federated.schema_toml import load_schema
 from federated.scorecard import Scorecard
 from privacy.consent.gate import GatePolicy
-from privacy.consent.lane import Head, read_checkpoint
+from privacy.consent.lane import Head
 from privacy.consent.record import Purpose
 from privacy.consent.signing import PayloadType
 from privacy.errors import FedcreditError, RefusalCode, RefusalError, TamperingError
@@ -61,9 +62,13 @@ class Holder:
         self._encoder = Encoder(self._schema)
         self._keys = HolderKeys.load(directory / "keys")
         self.lane = LaneCopy(directory / "consent.db", self._settings, self._keys.lane_key)
-        self.ledger = PrivacyLedger.open(directory / "ledger.db")
+        try:
+            self.ledger = PrivacyLedger.open(directory / "ledger.db")
+        except BaseException:
+            self.lane.close()
+            raise
         self._releaser = Releaser(self.name, self._keys, self.ledger)
-        self._permitted: dict[tuple[str, Purpose], PermittedRows] = {}
+        self._permitted: dict[tuple[str, Purpose], tuple[Head, PermittedRows]] = {}
 
     @property
     def name(self) -> str:
@@ -82,48 +87,53 @@ class Holder:
                 case Opening() as opening:
                     return Letter(self.join(opening, at=at))
                 case Instruction() as instruction:
-                    return self._train(self.run_named(instruction.run), instruction, letter)
+                    return self._train(self.run_named(instruction.run), instruction, letter, at=at)
                 case Measurement() as measurement:
-                    return self._measure(self.run_named(measurement.run), measurement, letter)
+                    return self._measure(self.run_named(measurement.run), measurement, letter, at=at)
                 case ScoreRequests() as requests:
                     return Letter(self._score(requests, at=at))
                 case header:
                     raise RefusalError(f"{type(header).__name__} is not for a data holder.", RefusalCode.PLAN)
         except RefusalError as error:
-            _LOG.warning("refused (%s): %s", error.code.value, error)
+            _LOG.warning("%s refuses (%s): %s", self.name, error.code.value, error)
             return Letter(Refused(self.name, error.code))
         except FedcreditError as error:
-            _LOG.error("%s: %s", type(error).__name__, error)
+            _LOG.error("%s: %s: %s", self.name, type(error).__name__, error)
             tampered = isinstance(error, TamperingError)
             return Letter(Refused(self.name, RefusalCode.INTEGRITY if tampered else RefusalCode.INTERNAL))
+        except Exception as error:
+            # A text that we did not write may quote a row, so not even our own log gets it.
+            _LOG.error("%s: %s in its own code; nothing was sent", self.name, type(error).__name__)
+            return Letter(Refused(self.name, RefusalCode.INTERNAL))
 
     def join(self, opening: Opening, *, at: int) -> Joined:
         """Take part, if plan, policy, lane and consents allow it; RefusalError says what does not."""
         run = run_of(opening, self._settings, width=self._encoder.width)
-        identity = self._keys.identity.public
-        check_terms(run, self._settings, self._schema, identity=identity, lane_synced_at=self.lane.synced_at, at=at)
-        if self._pinned(opening) != self.lane.head:
+        self._check_terms(run, at=at)
+        if run.pinned != self.lane.head:
             raise RefusalError(
                 "The run is pinned to another head of this data holder's lane than the one synced last. The data "
                 "holder should sync, or the coordinator pin the newest checkpoint.",
                 RefusalCode.LANE,
             )
-        self.permitted(run, Purpose.TRAIN)
+        # Both samples, before anything is charged: a holder that cannot measure would end the run for all at its end.
+        for purpose in (Purpose.TRAIN, Purpose.VALIDATE):
+            self.permitted(run, purpose)
         self.lane.keep_run(run.name, encode_opening(opening))
         public = self._keys.mask_key(run.name).public
         signature = self._keys.identity.sign(PayloadType.MASK_KEY, mask_key_statement(run.name, public))
         return Joined(self.name, run.name, MaskKey(public, signature))
 
     def permitted(self, run: Run, purpose: Purpose) -> PermittedRows:
-        """The rows that the gate permits in `run`, decided once and the same in all its rounds."""
-        key = (run.name, purpose)
-        if key not in self._permitted:
+        """The rows that the gate permits in `run`: by its pinned prefix, less who has withdrawn since."""
+        key, newest = (run.name, purpose), self.lane.head
+        if key not in self._permitted or self._permitted[key][0] != newest:
             policy, plan = self._settings.policy, run.plan
             measuring = purpose is Purpose.VALIDATE
             links = self.lane.links()
             spent = self.ledger.spent_outside(run.name, list(links.values()), delta=plan.privacy.delta)
             question = Question(
-                view=self.lane.view(),
+                views=tuple(self.lane.view(head) for head in dict.fromkeys((run.pinned, newest))),
                 links=links,
                 plan=plan,
                 purpose=purpose,
@@ -131,13 +141,14 @@ class Holder:
                 policy=GatePolicy(clock_skew_s=policy.clock_skew_s),
                 spent=dict(zip(links.values(), spent.tolist(), strict=True)),
             )
-            self._permitted[key] = permitted_rows(
+            rows = permitted_rows(
                 self._directory / (self._settings.held_out if measuring else self._settings.rows),
                 self._schema,
                 question,
                 fewest=max(policy.fewest_people, plan.minimum_people),
             )
-        return self._permitted[key]
+            self._permitted[key] = newest, rows
+        return self._permitted[key][1]
 
     def run_named(self, name: str) -> Run:
         """A run that this data holder has joined; RefusalError for any other."""
@@ -145,10 +156,8 @@ class Holder:
 
     def rows_used_without_consent(self, run: str, commitments: Mapping[str, bytes]) -> int:
         """What a replay of this run from the log says; see `clients.holder.replay`."""
-        opening = self._opening(run)
         replay = Replay(
             run=self.run_named(run),
-            pinned=self._pinned(opening),
             settings=self._settings,
             categories=self._schema.categories,
             keys=self._keys,
@@ -163,11 +172,16 @@ class Holder:
             raise RefusalError("This run was never opened here; the coordinator should open it.", RefusalCode.PLAN)
         return decode_opening(kept)
 
-    def _pinned(self, opening: Opening) -> Head:
-        registry_key = bytes.fromhex(self._settings.registry_key)
-        return read_checkpoint(opening.checkpoints.get(self.name, ""), f"fedcredit/{self.name}", registry_key)
+    def _check_terms(self, run: Run, *, at: int) -> None:
+        identity, synced_at = self._keys.identity.public, self.lane.synced_at
+        check_terms(run, self._settings, self._schema, identity=identity, lane_synced_at=synced_at, at=at)
 
-    def _train(self, run: Run, instruction: Instruction, letter: Letter) -> Letter:
+    def _rows_now(self, run: Run, purpose: Purpose, *, at: int) -> PermittedRows:
+        # Asked for every new release and not only at the opening: consents cover the plan's interval and no more.
+        self._check_terms(run, at=at)
+        return self.permitted(run, purpose)
+
+    def _train(self, run: Run, instruction: Instruction, letter: Letter, *, at: int) -> Letter:
         number, recipe = instruction.round_number, run.recipe
         if not 1 <= number <= recipe.rounds:
             raise RefusalError(f"The recipe has rounds 1 to {recipe.rounds}.", RefusalCode.PLAN)
@@ -181,14 +195,17 @@ class Holder:
             stage=number,
             cohort=instruction.cohort,
             grid=grid_for_round(recipe, number, run.plan),
-            rows=lambda: self.permitted(run, Purpose.TRAIN),
+            rows=lambda: self._rows_now(run, Purpose.TRAIN, at=at),
             spend=lambda people: recipe.spend(number, people),
             compute=compute,
         )
         return self._releaser.release(run, letter, task)
 
-    def _measure(self, run: Run, measurement: Measurement, letter: Letter) -> Letter:
+    def _measure(self, run: Run, measurement: Measurement, letter: Letter, *, at: int) -> Letter:
         scorecard = Scorecard.from_json(measurement.scorecard)
+        scorecard.require_match(self._encoder)
+        if scorecard.scale != scale_of(run.plan):
+            raise RefusalError("The scorecard to measure is not on the plan's point scale.", RefusalCode.PLAN)
         edges, holders = measurement_edges(run.plan), len(measurement.cohort)
 
         def compute(rows: PermittedRows, chance: NoiseSource) -> NDArray[np.float64]:
@@ -204,12 +221,12 @@ class Holder:
             stage=measurement_stage(run.recipe),
             cohort=measurement.cohort,
             grid=grid_for_measurement(run.plan),
-            rows=lambda: self.permitted(run, Purpose.VALIDATE),
+            rows=lambda: self._rows_now(run, Purpose.VALIDATE, at=at),
             spend=lambda _: measurement_spend(run.plan),
             compute=compute,
         )
         return self._releaser.release(run, letter, task)
 
     def _score(self, requests: ScoreRequests, *, at: int) -> ScoreAnswers:
-        desk = ScoringDesk(self._directory, self._settings, self._schema, self.lane, self._keys.lane_key)
+        desk = ScoringDesk(self._directory, self._settings, self._encoder, self.lane, self._keys.lane_key)
         return ScoreAnswers(self.name, desk.answer(Scorecard.from_json(requests.scorecard), requests.sealed, at=at))

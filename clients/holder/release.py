@@ -1,4 +1,4 @@
-"""One release: charge, make it durable, draw the noise, mask, keep the bytes, send.
+"""One release: compute, draw the noise, mask, charge, keep the bytes, send. Charge and bytes are durable before it.
 
 A repeated instruction gets the kept bytes again. An instruction that differs from the first one under the same name
 is refused: two answers to two questions would be two releases for one charge.
@@ -67,17 +67,11 @@ class Releaser:
         return Letter(release.header, {"masked": np.frombuffer(release.masked, dtype="<u8").astype(np.uint64)})
 
     def _make(self, run: Run, letter: Letter, task: Task, name: str) -> _Kept:
-        # Everything that can be refused is refused before the charge; after it there is no refund.
+        # Everything that can be refused is refused before the charge, an unlawful instruction included: there is no
+        # refund. What a crash after the charge loses was never sent, so it is made again with fresh noise.
         public_keys = run.mask_keys(self._holder, task.cohort)
         rows = task.rows()
         chance = self._chance(run, task.stage)
-        self._ledger.charge(
-            name,
-            task.spend(len(rows.handles)),
-            dict(zip(rows.handles, rows.shares.tolist(), strict=True)),
-            dict(zip(rows.handles, rows.allowances.tolist(), strict=True)),
-            delta=run.plan.privacy.delta,
-        )
         words = task.grid.encode(task.compute(rows, chance))
         mask = mask_of(
             self._keys.mask_key(run.name),
@@ -91,6 +85,13 @@ class Releaser:
         commitment = commit_to_subjects(self._keys.round_salt(name), rows.handles)
         signature = self._keys.identity.sign(PayloadType.UPDATE, update_statement(name, commitment, integers))
         header = Update(self._holder, name, commitment, signature)
+        self._ledger.charge(
+            name,
+            task.spend(len(rows.handles)),
+            dict(zip(rows.handles, rows.shares.tolist(), strict=True)),
+            dict(zip(rows.handles, rows.allowances.tolist(), strict=True)),
+            delta=run.plan.privacy.delta,
+        )
         return _Kept(digest_of(letter), header, integers.astype("<u8").tobytes())
 
     def _chance(self, run: Run, stage: int) -> NoiseSource:

@@ -11,17 +11,15 @@ from clients.holder.settings import HolderSettings
 from federated.releases import measurement_stage, release_name
 from privacy.consent.commitment import subjects_without_consent
 from privacy.consent.gate import Allow, GatePolicy, Interval, decide
-from privacy.consent.lane import Head
 from privacy.consent.record import Purpose
 from privacy.consent.view import LaneView, project
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """Everything a replay reads: the run, the head it was pinned to, and what this data holder keeps."""
+    """Everything a replay reads: the run, which knows the head it was pinned to, and what this data holder keeps."""
 
     run: Run
-    pinned: Head
     settings: HolderSettings
     categories: frozenset[str]
     keys: HolderKeys
@@ -46,10 +44,11 @@ class Replay:
         return total
 
     def _view(self) -> LaneView:
-        entries = self.lane.entries()[: self.pinned.size]
+        pinned = self.run.pinned
+        entries = self.lane.entries()[: pinned.size]
         holder = self.settings.holder
         return project(
-            entries, self.pinned, key=self.keys.lane_key, lane=holder, holder=holder, epoch=self.settings.epoch,
+            entries, pinned, key=self.keys.lane_key, lane=holder, holder=holder, epoch=self.settings.epoch,
             links=self.lane.links_by_handle(),
         )  # fmt: skip
 

@@ -10,18 +10,20 @@ from federated.plan import SignedPlan, TrainingPlan, read_plan, recipe_of, run_i
 from federated.recipes.base import Recipe
 from federated.releases import mask_key_statement
 from federated.schema import Schema
+from privacy.consent.lane import Head, read_checkpoint
 from privacy.consent.signing import PayloadType, verify
 from privacy.errors import RefusalCode, RefusalError
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A plan, its recipe, and the name of this run of it."""
+    """A plan, its recipe, the lane's head that it is pinned to, and the name of this run of it."""
 
     name: str
     plan: TrainingPlan
     digest: str  # of the plan
     recipe: Recipe
+    pinned: Head  # of this data holder's lane
 
     @property
     def identities(self) -> dict[str, bytes]:
@@ -44,13 +46,21 @@ class Run:
 
 
 def run_of(opening: Opening, settings: HolderSettings, *, width: int) -> Run:
-    """The run that a coordinator proposes, its signature and form checked, its terms not yet.
+    """The run that a coordinator proposes, its signatures and form checked, its terms not yet.
 
-    `width` is the number of encoded columns. TamperingError or MalformedError if the plan is not what this data holder's coordinator signed.
+    `width` is the number of encoded columns. TamperingError or MalformedError if the plan is not what this data
+    holder's coordinator signed.
     """
     signed = SignedPlan(opening.plan, opening.plan_signature)
     plan = read_plan(signed, bytes.fromhex(settings.policy.coordinator_key))
-    return Run(run_id(signed, opening.checkpoints), plan, signed.digest, recipe_of(plan, width=width))
+    lane, registry_key = settings.holder, bytes.fromhex(settings.registry_key)
+    if lane not in opening.checkpoints:
+        raise RefusalError(
+            "The run pins no head of this data holder's lane; the coordinator should pin the newest checkpoint.",
+            RefusalCode.LANE,
+        )
+    pinned = read_checkpoint(opening.checkpoints[lane], f"fedcredit/{lane}", registry_key)
+    return Run(run_id(signed, opening.checkpoints), plan, signed.digest, recipe_of(plan, width=width), pinned)
 
 
 def check_terms(

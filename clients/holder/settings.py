@@ -45,7 +45,7 @@ def load_settings(path: Path) -> HolderSettings:
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
         return msgspec.convert(raw, HolderSettings, strict=True)
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, msgspec.ValidationError) as error:
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError, msgspec.ValidationError) as error:
         raise MalformedError(
             f"{path.name} is not a data holder's settings: {error}. Every key is needed and none has a default; "
             "the data holder should correct the file."

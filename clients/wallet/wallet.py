@@ -9,6 +9,9 @@ from privacy.consent.lane import Stub, tag_of
 from privacy.consent.record import ConsentRecord, Grant, Signer, Terms, encode_record, key_id, payload_digest
 from privacy.consent.sealing import LanePublicKey, seal
 from privacy.consent.signing import PayloadType, SigningKey
+from privacy.errors import RefusalCode, RefusalError
+
+WHOLE_SHARE_MILLI = 1000
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,7 @@ class Wallet:
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
         self._newest: dict[str, tuple[int, str]] = {}  # holder -> seq and digest of its newest record
+        self._shares: dict[str, int] = {}  # holder -> largest share of the clipping norm granted there, in thousandths
 
     def key_for(self, holder: str) -> SigningKey:
         """The signing key for one data holder: another one for each, so that no two holders can match people."""
@@ -46,7 +50,17 @@ class Wallet:
         """The person's complete wishes at one data holder, signed and sealed; a later one replaces it entirely.
 
         No grants is a withdrawal. Granting, withdrawing and freezing are this same call and the same size.
+        RefusalError if the shares granted over all data holders would pass 1: noise shared by several data holders
+        protects somebody who is at all of them only as far as the shares add up to 1.
         """
+        share = max((grant.dp.share_milli for grant in grants if grant.dp is not None), default=0)
+        elsewhere = sum(granted for holder, granted in self._shares.items() if holder != address.holder)
+        if share + elsewhere > WHOLE_SHARE_MILLI:
+            raise RefusalError(
+                f"The shares granted over all data holders would add up to {share + elsewhere} thousandths; 1000 is "
+                "all there is. The person should grant less here, or first less at another data holder.",
+                RefusalCode.BUDGET,
+            )
         seq, previous = self._newest.get(address.holder, (0, None))
         key = self.key_for(address.holder)
         record = ConsentRecord(
@@ -68,6 +82,7 @@ class Wallet:
         signature = key.sign(PayloadType.CONSENT, payload)
         sealed = seal(payload, signature, to=address.key, lane=address.holder, epoch=address.epoch, rho=rho)
         self._newest[address.holder] = (record.seq, payload_digest(payload))
+        self._shares[address.holder] = share
         tag = tag_of(self._derive("tag", address.holder), aud=address.holder, seq=record.seq)
         return SealedRecord(Stub.of(sealed, tag=tag, epoch=address.epoch), sealed.ciphertext)
 

@@ -64,6 +64,7 @@ def render_page(result: DemoResult) -> str:
         pictures=_pictures(result),
         consent_takeaway=takeaways.consent(result.consent),
         withdrawal_takeaway=None if result.withdrawal is None else takeaways.withdrawal(result.withdrawal),
+        people_withdraw=None if result.withdrawal is None else takeaways.withdrawing(result.withdrawal),
         comparison_takeaway=takeaways.comparison(evaluations),
         released_takeaway=takeaways.released(evaluations.federated_private, released),
         private=_metrics_of(evaluations.federated_private),

@@ -156,6 +156,11 @@ def _rows(without_consent: int) -> str:
     return f"{plural(without_consent, 'row without consent was', 'rows without consent were')}"
 
 
+def withdrawing(values: Withdrawal) -> str:
+    """Who did what, as a heading."""
+    return plural(values.people, "person withdraws", "people withdraw")
+
+
 def withdrawal(values: Withdrawal) -> str:
     """What changed between the two runs."""
     before, after = values.before, values.after

@@ -4,6 +4,7 @@ The registry cannot read a record: neither people nor purposes pass through here
 """
 
 import hashlib
+import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -122,14 +123,7 @@ class Registry:
         """
         with self._readable(), self._engine.connect() as connection:
             leaves = self._stubs(connection, lane)
-            head = Head(len(leaves), _root(leaves))
-            row = connection.execute(select(_HEADS.c.size, _HEADS.c.root).where(_HEADS.c.lane == lane)).one_or_none()
-        if (Head(row.size, row.root) if row else Head(0, _root([]))) != head:
-            raise TamperingError(
-                f"Lane {lane} in {self._name} does not hash to its own head: an entry was changed or lost. "
-                "The registry's operator should restore it from a copy; until then nobody may train on this lane."
-            )
-        return write_checkpoint(head, f"fedcredit/{lane}", self._key)
+        return write_checkpoint(Head(len(leaves), _root(leaves)), f"fedcredit/{lane}", self._key)
 
     def entries(self, lane: str, start: int) -> list[Entry]:
         """The entries of a lane from position `start` on, in order."""
@@ -139,25 +133,33 @@ class Registry:
         return [Entry(Stub.parse(row.stub), row.ciphertext) for row in rows]
 
     def _stubs(self, connection: Connection, lane: str) -> list[bytes]:
+        """The whole lane, held against its stored head: an append to an edited lane would sign the edit."""
         query = select(_ENTRIES.c.position, _ENTRIES.c.stub).where(_ENTRIES.c.lane == lane)
         rows = connection.execute(query.order_by(_ENTRIES.c.position)).all()
         if [row.position for row in rows] != list(range(len(rows))):
             raise TamperingError(
                 f"Lane {lane} in {self._name} has a gap. The registry's operator should restore it from a copy."
             )
-        return [row.stub for row in rows]
+        stubs = [row.stub for row in rows]
+        head = connection.execute(select(_HEADS.c.size, _HEADS.c.root).where(_HEADS.c.lane == lane)).one_or_none()
+        if (len(stubs), _root(stubs)) != ((head.size, head.root) if head else (0, _root([]))):
+            raise TamperingError(
+                f"Lane {lane} in {self._name} does not hash to its own head: an entry was changed or lost. "
+                "The registry's operator should restore it from a copy; until then nobody may train on this lane."
+            )
+        return stubs
 
     @contextmanager
     def _readable(self) -> Iterator[None]:
         try:
             yield
-        except OperationalError as error:
+        except (OperationalError, sqlite3.OperationalError) as error:  # SQLite's own while a connection is made
             raise RefusalError(
                 f"The registry's database {self._name} cannot be written or is busy; nothing was appended. "
                 "Its operator should check disk space and permissions, then the wallet submits again.",
                 RefusalCode.LANE,
             ) from error
-        except DatabaseError as error:
+        except (DatabaseError, sqlite3.DatabaseError) as error:
             raise TamperingError(
                 f"The registry's database {self._name} cannot be read as one. Its operator should restore a copy."
             ) from error
@@ -182,6 +184,7 @@ def _make_durable(connection: DBAPIConnection, _: ConnectionPoolEntry) -> None:
     # us (BEGIN IMMEDIATE), because the driver's own late begin lets two writers deadlock.
     connection.isolation_level = None
     cursor = connection.cursor()
+    cursor.execute("PRAGMA busy_timeout=30000")
     cursor.execute("PRAGMA journal_mode=WAL")
     cursor.execute("PRAGMA synchronous=FULL")
     cursor.close()

@@ -1,0 +1,63 @@
+"""Setting a scorecard's probabilities by what was released about held-out people: post-processing, at no further cost."""
+
+import math
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from federated.metrics import ScoreHistogram
+from federated.model import LinearModel, probability_of
+from federated.scorecard import PointScale
+
+FEWEST_PEOPLE = 100.0
+SLOPES = (0.3, 3.0)  # outside, the model is wrong rather than uncalibrated
+BANDS_TOGETHER = 4  # noise cancels in wider bands
+STEPS = 25
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Log-odds of bad = intercept + slope times the model's (Cox 1958; Platt 1999)."""
+
+    intercept: float
+    slope: float
+
+    def model(self, model: LinearModel) -> LinearModel:
+        """The model with its additive log-odds set right."""
+        return replace(
+            model, intercept=self.intercept + self.slope * model.intercept, coefficients=self.slope * model.coefficients
+        )
+
+    def histogram(self, released: ScoreHistogram, scale: PointScale) -> ScoreHistogram:
+        """The same people in the same bands, whose edges are now the calibrated scores."""
+        log_odds = self.intercept + self.slope * scale.log_odds_of_bad(released.edges)
+        edges = [scale.score_of(value) for value in log_odds.tolist()]
+        return ScoreHistogram(np.array(edges), released.goods, released.bads)
+
+
+AS_TRAINED = Calibration(0.0, 1.0)
+
+
+def calibration_from(released: ScoreHistogram, scale: PointScale) -> Calibration:
+    """The calibration that makes the released counts most likely; the order of people stays as it is.
+
+    `AS_TRAINED` where they say too little: fewer than about a hundred people, outcomes all alike, or a slope that
+    only noise can explain.
+    """
+    coarse = released.coarser(BANDS_TOGETHER)
+    # Noise can push a count below 0, which no likelihood knows; in wide bands it hardly ever does.
+    goods, bads = np.maximum(coarse.goods, 0.0), np.maximum(coarse.bads, 0.0)
+    if goods.sum() + bads.sum() < FEWEST_PEOPLE or not goods.sum() > 0 < bads.sum():
+        return AS_TRAINED
+    middles = (coarse.edges[:-1] + coarse.edges[1:]) / 2
+    columns = np.column_stack([np.ones(len(middles)), scale.log_odds_of_bad(middles)])
+    found = np.array([0.0, 1.0])
+    for _ in range(STEPS):  # Newton's method on a concave function of two numbers
+        probability = probability_of(columns @ found)
+        gradient = columns.T @ (bads - (goods + bads) * probability)
+        curvature = (columns.T * ((goods + bads) * probability * (1 - probability))) @ columns
+        found = found + np.linalg.solve(curvature + 1e-9 * np.eye(2), gradient)
+    intercept, slope = found.tolist()
+    if not (math.isfinite(intercept) and SLOPES[0] <= slope <= SLOPES[1]):
+        return AS_TRAINED
+    return Calibration(intercept, slope)

@@ -1,0 +1,1 @@
+"""Tests of the data holder's node and what it keeps."""

@@ -1,0 +1,352 @@
+"""The lane copy: what a lying registry, a restored backup or an edited file can do, and that each is noticed."""
+
+import shutil
+import sqlite3
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from hashlib import sha256
+from pathlib import Path
+
+import pytest
+
+from clients.holder import lane as lane_module
+from clients.holder.lane import LaneCopy
+from clients.holder.settings import HolderPolicy, HolderSettings
+from clients.wallet.wallet import HolderAddress, Wallet
+from experiments.people import Attitude
+from experiments.wishes import records_of
+from federated.recipes.base import RecipeName
+from privacy.consent.lane import Head, Stub, write_checkpoint
+from privacy.consent.merkle import leaf_hash, root_of
+from privacy.consent.record import ConsentRecord
+from privacy.consent.sealing import LaneKey
+from privacy.consent.signing import SigningKey
+from privacy.consent.view import Entry, Link
+from privacy.errors import RefusalError, TamperingError
+from tests.ready import state_of
+
+AT = 1_793_491_200
+LANE = "aster-bank"
+KEY = LaneKey.from_bytes(b"\x01" + sha256(b"lane").digest())
+REGISTRY = SigningKey.from_seed(sha256(b"registry").digest())
+SETTINGS = HolderSettings(
+    version=1,
+    holder=LANE,
+    epoch=1,
+    registry_key=REGISTRY.public.hex(),
+    schema="schema.toml",
+    rows="rows.csv",
+    held_out="held_out.csv",
+    policy=HolderPolicy(
+        coordinator="open-scoring",
+        coordinator_key="00" * 32,
+        recipes=[RecipeName.FIXED_HESSIAN],
+        largest_epsilon=1.0,
+        largest_delta=1e-5,
+        fewest_people=1,
+        clock_skew_s=120,
+        longest_lane_age_s=3600,
+        accept_seeded_noise=False,
+    ),
+)
+ADDRESS = HolderAddress(LANE, 1, KEY.public)
+
+
+@dataclass
+class Source:
+    """A registry that signs whatever head it is told to."""
+
+    entries_: list[Entry]
+    key: SigningKey = REGISTRY
+    head: Head | None = None
+    origin: str = f"fedcredit/{LANE}"
+
+    def checkpoint(self, lane: str) -> str:
+        assert lane == LANE
+        leaves = [leaf_hash(entry.stub.leaf()) for entry in self.entries_]
+        return write_checkpoint(self.head or Head(len(leaves), root_of(leaves)), self.origin, self.key)
+
+    def entries(self, lane: str, start: int) -> Sequence[Entry]:
+        assert lane == LANE
+        return self.entries_[start:]
+
+
+class Person:
+    def __init__(self, name: str) -> None:
+        self.customer = name
+        self.handle = sha256(name.encode()).digest()
+        self.wallet = Wallet(sha256(b"wallet of " + name.encode()).digest())
+
+    def link(self, at_size: int = 0) -> Link:
+        return Link(self.handle, self.wallet.key_for(LANE).public, at_size)
+
+    def says(self, attitude: Attitude) -> list[Entry]:
+        written = records_of(
+            attitude, self.wallet, ADDRESS, handle=self.handle, categories=frozenset({"capacity"}), share_milli=1000,
+            cap=1.0, at=AT,
+        )  # fmt: skip
+        return [Entry(record.stub, record.ciphertext) for record in written]
+
+
+class Scene:
+    """Three people in a lane of five entries, all synced."""
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+        self.people = [Person(name) for name in ("yes", "left", "no")]
+        self.yes, self.left, self.no = self.people
+        self.entries = [*self.yes.says(Attitude.AGREES), *self.left.says(Attitude.WITHDREW)]
+        self.entries += self.no.says(Attitude.FROZE)
+        with self.copy() as lane:
+            lane.link({person.customer: person.link() for person in self.people})
+            assert lane.sync(Source(self.entries), at=AT) == 5
+
+    def copy(self, key: LaneKey = KEY) -> "Opened":
+        return Opened(LaneCopy(self.directory / "consent.db", SETTINGS, key))
+
+    def edit(self, statement: str, *values: object) -> None:
+        database = sqlite3.connect(self.directory / "consent.db")
+        with database:
+            assert database.execute(statement, values).rowcount > 0
+        database.close()
+
+
+class Opened:
+    def __init__(self, lane: LaneCopy) -> None:
+        self.lane = lane
+
+    def __enter__(self) -> LaneCopy:
+        return self.lane
+
+    def __exit__(self, *_: object) -> None:
+        self.lane.close()
+
+
+@pytest.fixture
+def scene(tmp_path: Path) -> Scene:
+    return Scene(tmp_path)
+
+
+def wishes(lane: LaneCopy, person: Person, head: Head | None = None) -> tuple[bool, int]:
+    """Whether somebody is frozen, and how many grants stand."""
+    standing = lane.view(head).standing(person.handle)
+    assert isinstance(standing, ConsentRecord)
+    return standing.frozen, len(standing.grants)
+
+
+def test_what_people_said_last_is_what_stands_also_after_a_restart(scene: Scene) -> None:
+    for at in (AT, AT + 1):
+        with scene.copy() as lane:
+            assert [wishes(lane, person) for person in scene.people] == [(False, 3), (False, 0), (True, 3)]
+            assert (lane.head.size, lane.synced_at) == (5, at)
+            assert lane.sync(Source(scene.entries), at=at + 1) == 0
+            assert lane.synced_at == at + 1
+
+
+def forged(scene: Scene, new: list[Entry]) -> dict[str, Source]:
+    """What a lying registry could serve after five honest entries, and what each lie is."""
+    old, (first, second) = scene.entries, new
+    true = Source([*old, first, second])
+    honest = [leaf_hash(entry.stub.leaf()) for entry in true.entries_]
+    head = Head(len(honest), root_of(honest))
+    return {
+        "an older lane": Source(old[:4]),
+        "an empty lane": Source([]),
+        "a withheld record": Source([*old, replace(first, ciphertext=None), second]),
+        "another record under the stub": Source([*old, replace(first, ciphertext=second.ciphertext), second]),
+        "a record cut by a byte": Source([*old, replace(first, ciphertext=(first.ciphertext or b"")[:-1]), second]),
+        "an entry dropped from the download": Source([*old, second], head=head),
+        "entries in another order": Source([*old, second, first], head=head),
+        "a head beyond the entries": Source([*old, first], head=head),
+        "a history without the withdrawal": Source([*old[:2], *old[3:], first, second]),
+        "another history of the same size": Source([*reversed(old), first, second]),
+        "another registry's key": Source(true.entries_, key=SigningKey.from_seed(sha256(b"other").digest())),
+        "another lane's checkpoint": Source(true.entries_, origin="fedcredit/birch-telecom"),
+    }
+
+
+LIES = (
+    "an older lane",
+    "an empty lane",
+    "a withheld record",
+    "another record under the stub",
+    "a record cut by a byte",
+    "an entry dropped from the download",
+    "entries in another order",
+    "a head beyond the entries",
+    "a history without the withdrawal",
+    "another history of the same size",
+    "another registry's key",
+    "another lane's checkpoint",
+)
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_lying_registry_is_noticed_and_nothing_of_it_is_kept(scene: Scene, lie: str) -> None:
+    new = [*scene.yes.says(Attitude.AGREES), *Person("new").says(Attitude.AGREES)]
+    before = state_of(scene.directory)
+    with scene.copy() as lane:
+        view = lane.view()
+        with pytest.raises(TamperingError):
+            lane.sync(forged(scene, new)[lie], at=AT + 9)
+        assert lane.synced_at == AT
+        assert lane.view() is view
+    assert state_of(scene.directory) == before
+    with scene.copy() as lane:  # the truth is still taken afterwards
+        assert lane.sync(Source([*scene.entries, *new]), at=AT + 10) == 2
+
+
+def test_garbage_in_a_lane_harms_nobody(scene: Scene) -> None:
+    junk = [bytes([k]) * 2000 for k in range(3)]
+    entries = [Entry(Stub(bytes([k]) * 16, 1, bytes(32), sha256(j).digest()), j) for k, j in enumerate(junk)]
+    with scene.copy() as lane:
+        lane.sync(Source([*scene.entries, *entries]), at=AT + 1)
+        assert [wishes(lane, person) for person in scene.people] == [(False, 3), (False, 0), (True, 3)]
+
+
+def test_another_lane_key_opens_nothing_and_is_noticed(scene: Scene) -> None:
+    with pytest.raises(TamperingError):
+        scene.copy(LaneKey.from_bytes(b"\x01" + bytes(31) + b"\x01"))
+
+
+def test_a_restored_backup_is_noticed(scene: Scene, tmp_path: Path) -> None:
+    backup = tmp_path / "backup.db"
+    shutil.copy(scene.directory / "consent.db", backup)
+    with scene.copy() as lane:
+        lane.sync(Source([*scene.entries, *scene.yes.says(Attitude.WITHDREW)]), at=AT + 1)
+        assert wishes(lane, scene.yes) == (False, 0)
+    shutil.copy(backup, scene.directory / "consent.db")
+    with pytest.raises(TamperingError, match="older copy"):
+        scene.copy()
+
+
+def test_a_crash_between_the_commit_and_the_head_file_heals(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    more = [*scene.entries, *scene.yes.says(Attitude.WITHDREW)]
+
+    def crash(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with scene.copy() as lane, monkeypatch.context() as patched:
+        patched.setattr(lane_module, "write_whole", crash)
+        with pytest.raises(KeyboardInterrupt):
+            lane.sync(Source(more), at=AT + 1)
+    assert (scene.directory / "consent.head").read_text().startswith("5 ")
+    with scene.copy() as lane:
+        assert lane.head.size == 7
+        assert wishes(lane, scene.yes) == (False, 0)
+        assert lane.sync(Source(more), at=AT + 2) == 0
+    assert (scene.directory / "consent.head").read_text().startswith("7 ")
+
+
+def test_a_missing_or_unreadable_head_file_is_noticed(scene: Scene) -> None:
+    head = scene.directory / "consent.head"
+    text = head.read_text()
+    for broken in ("", "five " + text[2:], text[:-2], "4" + text[1:], text.replace(" ", "  x")):
+        head.write_text(broken)
+        with pytest.raises(TamperingError):
+            scene.copy()
+    head.unlink()
+    with pytest.raises(TamperingError, match="gone"):
+        scene.copy()
+
+
+EDITS: dict[str, Callable[[Scene], None]] = {
+    "a withdrawal forgotten": lambda scene: scene.edit("UPDATE entries SET payload = NULL WHERE position = 2"),
+    "a grant in place of a withdrawal": lambda scene: scene.edit(
+        "UPDATE entries SET payload = (SELECT payload FROM entries WHERE position = 1) WHERE position = 2"
+    ),
+    "a freeze thawed": lambda scene: scene.edit(
+        "UPDATE entries SET payload = CAST(replace(payload, '\"frozen\":true', '\"frozen\":false') AS BLOB)"
+        " WHERE position = 4"
+    ),
+    "two records changed places with their digests": lambda scene: scene.edit(
+        "UPDATE entries SET (payload, opened) = (SELECT payload, opened FROM entries AS other"
+        " WHERE other.position = 3 - entries.position) WHERE position IN (1, 2)"
+    ),
+    "a stub changed": lambda scene: scene.edit("UPDATE entries SET stub = zeroblob(length(stub)) WHERE position = 3"),
+    "the last entry gone": lambda scene: scene.edit("DELETE FROM entries WHERE position = 4"),
+    "an entry in the middle gone": lambda scene: scene.edit("DELETE FROM entries WHERE position = 2"),
+    "the size changed": lambda scene: scene.edit("UPDATE synced SET size = 4"),
+    "everything gone": lambda scene: [path.unlink() for path in scene.directory.glob("consent.db*")] and None,
+    "no database at all": lambda scene: (scene.directory / "consent.db").write_bytes(b"no database " * 1000) and None,
+}
+
+
+@pytest.mark.parametrize("edit", EDITS)
+def test_an_edited_copy_is_noticed_when_it_is_opened(scene: Scene, edit: str) -> None:
+    EDITS[edit](scene)
+    with pytest.raises(TamperingError) as caught:
+        scene.copy()
+    assert not any(person.handle.hex() in str(caught.value) for person in scene.people)
+
+
+def test_an_edit_while_the_node_runs_is_noticed_before_anybody_is_let_through(scene: Scene) -> None:
+    with scene.copy() as lane:
+        EDITS["a withdrawal forgotten"](scene)
+        with pytest.raises(TamperingError):
+            lane.view()
+
+
+def test_a_run_sees_its_pinned_prefix_and_no_other_history(scene: Scene) -> None:
+    with scene.copy() as lane:
+        pinned = lane.head
+        lane.sync(Source([*scene.entries, *scene.yes.says(Attitude.WITHDREW)]), at=AT + 1)
+        assert wishes(lane, scene.yes) == (False, 0)
+        assert wishes(lane, scene.yes, pinned) == (False, 3)
+        assert wishes(lane, scene.left, Head(2, root_of(lane._leaves[:2]))) == (False, 3)
+        for other in (Head(5, bytes(32)), Head(8, lane.head.root)):
+            with pytest.raises(TamperingError):
+                lane.view(other)
+
+
+def test_nobody_is_linked_twice_and_the_text_says_so(scene: Scene) -> None:
+    stranger = Person("stranger")
+    with scene.copy() as lane:
+        links = lane.links()
+        for again in ({"new": stranger.link(), "yes": Person("other").link()}, {"new": scene.yes.link()}):
+            with pytest.raises(RefusalError, match="linked"):
+                lane.link(again)
+        assert lane.links() == links
+
+
+def test_a_record_synced_before_its_writer_was_linked_is_opened_then(scene: Scene) -> None:
+    early, late = Person("early"), Person("late")
+    entries = [*scene.entries, *early.says(Attitude.AGREES), *late.says(Attitude.AGREES)]
+    with scene.copy() as lane:
+        lane.sync(Source(entries), at=AT + 1)
+        assert lane.view().standing(early.handle) is None
+        lane.link({"early": early.link(), "late": late.link(at_size=7)})
+        assert wishes(lane, early) == (False, 3)
+        assert lane.view().standing(late.handle) is None  # written before the link counts
+    with scene.copy() as lane:
+        assert wishes(lane, early) == (False, 3)
+
+
+def test_two_processes_on_one_copy_do_not_undo_each_other(scene: Scene) -> None:
+    more = [*scene.entries, *scene.yes.says(Attitude.WITHDREW)]
+    with scene.copy() as one, scene.copy() as other:
+        one.sync(Source(more), at=AT + 1)
+        with pytest.raises(RefusalError, match="another process"):
+            other.sync(Source(more), at=AT + 1)
+    with scene.copy() as lane:
+        assert lane.head.size == 7
+
+
+def test_a_use_is_entered_once_for_each_request(scene: Scene) -> None:
+    handle = scene.yes.handle
+    with scene.copy() as lane:
+        assert lane.enter_use(handle, "lender", "nonce", at=AT)
+        assert not lane.enter_use(handle, "lender", "nonce", at=AT + 1)
+        assert lane.enter_use(handle, "other-lender", "nonce", at=AT)
+        assert lane.enter_use(handle, "lender", "another", at=AT + 2)
+    with scene.copy() as lane:
+        assert sorted(lane.past_uses(handle, "lender")) == [AT, AT + 2]
+
+
+def test_a_run_is_kept_as_it_was_first_joined(scene: Scene) -> None:
+    with scene.copy() as lane:
+        lane.keep_run("run", b"first")
+        lane.keep_run("run", b"second")
+    with scene.copy() as lane:
+        assert lane.kept_run("run") == b"first"
+        assert lane.kept_run("other") is None

@@ -1,0 +1,169 @@
+"""Replay: the count of rows used without consent is 0 when it should be, and can be anything else."""
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from clients.holder import gate as gate_module
+from clients.holder.node import Holder
+from experiments.people import Attitude, Membership
+from privacy.consent.commitment import commit_to_subjects
+from privacy.consent.gate import Allow
+from privacy.consent.record import TrainingBudget
+from privacy.errors import TamperingError
+from server.coordinator import Outcome
+from tests.ready import ASTER, CEDAR, HOLDERS, Ready, commitments_of
+
+BUDGET = TrainingBudget(share_milli=1000, eps_milli=8000, delta_log10=-5, window_s=86_400)
+
+
+def replayed(ready: Ready, outcome: Outcome, name: str = ASTER) -> int:
+    with ready.holder(name) as holder:
+        return holder.rows_used_without_consent(outcome.run, commitments_of(outcome, name))
+
+
+@contextmanager
+def let_in(ready: Ready, *places: Membership) -> Iterator[None]:
+    """A gate that lets these people in, whatever they said."""
+    handles = {ready.federation.handles[place] for place in places}
+    honest = gate_module.decide
+
+    def decide(view: Any, handle: bytes, **asked: Any) -> Any:
+        return Allow(BUDGET) if handle in handles else honest(view, handle, **asked)
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(gate_module, "decide", decide)
+        yield
+
+
+def used(ready: Ready, outcome: Outcome, name: str = ASTER, stage: int = 0) -> set[bytes]:
+    with ready.holder(name) as holder:
+        return set(holder.ledger.subjects_of(outcome.releases[stage].name))
+
+
+def test_an_honest_run_used_nobody_without_consent(ready: Ready) -> None:
+    outcome = ready.run()
+    assert len(outcome.releases) == 5
+    assert [replayed(ready, outcome, name) for name in HOLDERS] == [0, 0, 0]
+    for name in HOLDERS:
+        expected = {ready.federation.handles[place] for place in ready.agreeing(name)}
+        assert used(ready, outcome, name) == used(ready, outcome, name, 3) == expected
+        measured = {ready.federation.handles[place] for place in ready.agreeing(name, held_out=True)}
+        assert used(ready, outcome, name, 4) == measured
+
+
+def test_one_withdrawal_is_one_person_fewer_in_the_next_run(ready: Ready) -> None:
+    leaver = ready.agreeing()[0]
+    first = ready.run()
+    ready.federation.withdraw(ready.registry, leaver)
+    ready.sync()
+    second = ready.run()
+    assert second.run != first.run
+    assert used(ready, first) - used(ready, second) == {ready.federation.handles[leaver]}
+    assert used(ready, second) < used(ready, first)
+    for name in HOLDERS:
+        if name != ASTER:
+            assert used(ready, second, name) == used(ready, first, name)
+        assert replayed(ready, first, name) == replayed(ready, second, name) == 0
+
+
+@pytest.mark.parametrize(
+    "attitude", [Attitude.SILENT, Attitude.WITHDREW, Attitude.EXPIRED, Attitude.SCORE_ONLY, Attitude.FROZE]
+)
+def test_whoever_a_broken_gate_lets_in_is_counted_in_every_release(ready: Ready, attitude: Attitude) -> None:
+    victim = next((place for name in HOLDERS for place in ready.with_attitude(attitude, name)), None)
+    assert victim is not None
+    with let_in(ready, victim):
+        outcome = ready.run()
+    assert ready.federation.handles[victim] in used(ready, outcome, victim.holder)
+    assert replayed(ready, outcome, victim.holder) == 4  # four training rounds
+    others = [name for name in HOLDERS if name != victim.holder]
+    assert [replayed(ready, outcome, name) for name in others] == [0, 0]
+
+
+def test_people_let_into_the_measurement_are_counted_too(ready: Ready) -> None:
+    victims = ready.with_attitude(Attitude.SILENT, held_out=True)[:2]
+    assert len(victims) == 2
+    with let_in(ready, *victims):
+        outcome = ready.run()
+    assert replayed(ready, outcome) == 2
+
+
+def test_a_record_that_came_after_the_pinned_head_is_no_excuse(ready: Ready) -> None:
+    silent = ready.with_attitude(Attitude.SILENT)[0]
+    with let_in(ready, silent):
+        outcome = ready.run()
+    assert replayed(ready, outcome) == 4
+    federation = ready.federation
+    federation.withdraw(ready.registry, ready.agreeing()[0])  # nor does a later withdrawal accuse anybody
+    ready.sync()
+    assert replayed(ready, outcome) == 4
+
+
+def test_another_commitment_than_the_one_sent_is_noticed(ready: Ready) -> None:
+    outcome = ready.run()
+    commitments = commitments_of(outcome, ASTER)
+    with ready.holder() as holder:
+        for name in commitments:
+            with pytest.raises(TamperingError):
+                holder.rows_used_without_consent(outcome.run, {**commitments, name: bytes(32)})
+        with pytest.raises(TamperingError):
+            holder.rows_used_without_consent(outcome.run, commitments_of(outcome, CEDAR))
+
+
+def test_a_holder_that_committed_to_others_than_it_charged_is_noticed(ready: Ready) -> None:
+    outcome = ready.run()
+    name = outcome.releases[0].name
+    with ready.holder() as holder:
+        fewer = holder.ledger.subjects_of(name)[1:]
+        lie = commit_to_subjects(holder._keys.round_salt(name), fewer)
+        with pytest.raises(TamperingError):
+            holder.rows_used_without_consent(outcome.run, {name: lie})
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE entries SET ciphertext = zeroblob(length(ciphertext)) WHERE position = 7",
+        "UPDATE entries SET ciphertext = (SELECT ciphertext FROM entries WHERE position = 8) WHERE position = 7",
+        "DELETE FROM entries WHERE position = 7",
+    ],
+)
+def test_a_lane_edited_after_the_run_is_noticed(ready: Ready, edit: str) -> None:
+    outcome = ready.run()
+    with ready.holder() as holder:
+        database = sqlite3.connect(ready.home() / "consent.db")
+        with database:
+            assert database.execute(edit).rowcount == 1
+        database.close()
+        with pytest.raises(TamperingError):
+            holder.rows_used_without_consent(outcome.run, commitments_of(outcome, ASTER))
+
+
+def test_the_replay_opens_the_sealed_records_and_not_what_the_gate_was_shown(ready: Ready) -> None:
+    """A copy of the lane whose opened records were edited with the holder's own key passes the gate, and is caught."""
+    victim = ready.federation.handles[ready.with_attitude(Attitude.WITHDREW)[0]]
+    forget_newest_record(ready, victim)
+    outcome = ready.run()
+    assert victim in used(ready, outcome)
+    assert replayed(ready, outcome) == 4
+
+
+def forget_newest_record(ready: Ready, handle: bytes) -> None:
+    with ready.holder() as holder:
+        lane: Any = holder.lane
+        row = last_row_of(holder, handle)
+        stub = lane._database.execute("SELECT stub FROM entries WHERE position = ?", (row,)).fetchone()[0]
+        forged = lane._opened(row, stub, None)
+        lane._database.execute("UPDATE entries SET payload = NULL, opened = ? WHERE position = ?", (forged, row))
+
+
+def last_row_of(holder: Holder, handle: bytes) -> int:
+    from privacy.consent.record import parse_record
+
+    lane: Any = holder.lane
+    rows = lane._database.execute("SELECT position, payload FROM entries WHERE payload IS NOT NULL").fetchall()
+    return max(position for position, payload in rows if parse_record(payload).handle == handle)

@@ -1,0 +1,58 @@
+"""Letters for tests: every kind of header, filled at random, and arrays of the types that travel."""
+
+import numpy as np
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as npst
+
+from federated.messages import (
+    Header,
+    Instruction,
+    Joined,
+    Letter,
+    MaskKey,
+    Measurement,
+    Opening,
+    Refused,
+    ScoreAnswers,
+    ScoreRequests,
+    Update,
+)
+from privacy.errors import RefusalCode
+
+_NAMES = st.text(max_size=12)
+_BYTES = st.binary(max_size=40)
+_KEYS = st.builds(MaskKey, _BYTES, _BYTES)
+_COHORTS = st.dictionaries(_NAMES, _KEYS, max_size=3)
+_ROUNDS = st.integers(-(2**63), 2**63 - 1)
+
+HEADERS: st.SearchStrategy[Header] = st.one_of(
+    st.builds(Opening, _BYTES, _BYTES, st.dictionaries(_NAMES, _NAMES, max_size=3)),
+    st.builds(Joined, _NAMES, _NAMES, _KEYS),
+    st.builds(Instruction, _NAMES, _ROUNDS, _COHORTS),
+    st.builds(Measurement, _NAMES, _COHORTS, _BYTES),
+    st.builds(Update, _NAMES, _NAMES, _BYTES, _BYTES),
+    st.builds(ScoreRequests, _BYTES, st.lists(_BYTES, max_size=3)),
+    st.builds(ScoreAnswers, _NAMES, st.lists(_BYTES, max_size=3)),
+    st.builds(Refused, _NAMES, st.sampled_from(RefusalCode)),
+)
+ARRAYS = st.dictionaries(
+    st.text(st.characters(codec="utf-8", exclude_characters="\0"), max_size=8),
+    st.sampled_from([np.float64, np.uint64]).flatmap(
+        lambda dtype: npst.arrays(dtype, npst.array_shapes(min_dims=0, max_dims=2, min_side=0, max_side=4))
+    ),
+    max_size=3,
+)
+LETTERS = st.builds(Letter, HEADERS, ARRAYS)
+
+
+def same(left: Letter, right: Letter) -> bool:
+    """Whether two letters are equal to the bit, and their arrays of one shape and type."""
+    return (
+        left.header == right.header
+        and left.arrays.keys() == right.arrays.keys()
+        and all(
+            (array.dtype, array.shape, array.tobytes())
+            == (right.arrays[name].dtype, right.arrays[name].shape, right.arrays[name].tobytes())
+            for name, array in left.arrays.items()
+        )
+    )

@@ -1,0 +1,163 @@
+"""Letters survive Flower's own serialisation bit for bit; nothing else passes for one."""
+
+import io
+import zipfile
+from typing import Any
+
+import numpy as np
+import pytest
+from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.common.serde import message_from_proto, message_to_proto, recorddict_from_proto, recorddict_to_proto
+from flwr.supercore.task_identity import TaskIdentity
+from hypothesis import given
+from hypothesis import strategies as st
+
+from federated.flower import read_letter, write_failure, write_letter
+from federated.messages import Letter, Refused, encode_header
+from privacy.errors import MalformedError, RefusalCode
+from tests.federated.letters import LETTERS, same
+
+HEADER = encode_header(Refused("aster-bank", RefusalCode.PLAN))
+
+
+def _records(header: Any = None, arrays: Any = None, **more: Any) -> RecordDict:
+    return RecordDict(
+        {
+            "header": ConfigRecord({"json": HEADER}) if header is None else header,
+            "arrays": ArrayRecord({}) if arrays is None else arrays,
+            **more,
+        }
+    )
+
+
+def _with_array(data: bytes, **fields: Any) -> RecordDict:
+    declared = {"dtype": "float64", "shape": (2,), "stype": "numpy.ndarray"} | fields
+    return _records(arrays=ArrayRecord({"x": Array(data=data, **declared)}))
+
+
+def _saved(array: Any, *, allow_pickle: bool = False) -> bytes:
+    file = io.BytesIO()
+    np.save(file, array, allow_pickle=allow_pickle)
+    return file.getvalue()
+
+
+@given(LETTERS)
+def test_a_letter_comes_back_bit_for_bit_through_flowers_own_bytes(letter: Letter) -> None:
+    sent = recorddict_to_proto(write_letter(letter)).SerializeToString(deterministic=True)
+    received = type(recorddict_to_proto(RecordDict())).FromString(sent)
+    assert same(read_letter(recorddict_from_proto(received)), letter)
+
+
+def test_an_array_in_any_layout_of_memory_arrives_with_its_values() -> None:
+    turned = np.arange(6.0).reshape(2, 3).T
+    for array in (turned, turned[::-1], turned[::2]):
+        letter = read_letter(write_letter(Letter(Refused("aster-bank", RefusalCode.PLAN), {"x": array})))
+        np.testing.assert_array_equal(letter.arrays["x"], array)
+
+
+def test_the_records_that_tests_below_break_are_whole() -> None:
+    assert read_letter(_records()).header == Refused("aster-bank", RefusalCode.PLAN)
+    assert read_letter(_with_array(_saved(np.ones(2)))).arrays["x"].tolist() == [1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    "records",
+    [
+        RecordDict(),
+        RecordDict({"header": ConfigRecord({"json": HEADER})}),
+        RecordDict({"arrays": ArrayRecord({})}),
+        _records(metrics=MetricRecord({"people": 12})),
+        _records(header=MetricRecord({"json": 1})),
+        _records(header=ArrayRecord({})),
+        _records(arrays=ConfigRecord({})),
+        _records(header=ConfigRecord({"json": HEADER, "note": "about Ms Doe"})),
+        _records(header=ConfigRecord({})),
+        _records(header=ConfigRecord({"json": HEADER.decode()})),
+        _records(header=ConfigRecord({"json": [HEADER]})),
+        _records(header=ConfigRecord({"json": HEADER + b" "})),
+    ],
+)
+def test_other_records_are_malformed(records: RecordDict) -> None:
+    with pytest.raises(MalformedError) as caught:
+        read_letter(records)
+    assert "Doe" not in str(caught.value)
+
+
+def _zipped() -> bytes:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("x.npy", _saved(np.ones(2)))
+    return file.getvalue()
+
+
+def _claiming(shape: str) -> bytes:
+    return _saved(np.ones(2)).replace(b"'shape': (2,), }" + b" " * len(shape), b"'shape': (" + shape.encode() + b"), }")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"rows of a table",
+        _saved(np.ones(2))[:-1],
+        _saved(np.ones(2)) + b"\0",
+        _saved(np.ones(2)) + _saved(np.ones(2)),
+        _saved(np.array([{"a": 1}]), allow_pickle=True),
+        _zipped(),
+        _claiming("1000000000000000,"),
+        _claiming("-1,"),
+    ],
+)
+def test_bytes_that_are_no_array_are_malformed_whatever_they_claim(data: bytes) -> None:
+    with pytest.raises(MalformedError):
+        read_letter(_with_array(data))
+
+
+@given(st.data())
+def test_a_damaged_array_is_malformed_or_an_array(data: st.DataObject) -> None:
+    """A hostile node's bytes never raise anything that would end the round for the others."""
+    damaged = bytearray(_saved(np.arange(3.0)))
+    for _ in range(data.draw(st.integers(1, 4))):
+        damaged[data.draw(st.integers(0, len(damaged) - 1))] = data.draw(st.integers(0, 255))
+    try:
+        letter = read_letter(_with_array(bytes(damaged)))
+    except MalformedError:
+        return
+    assert isinstance(letter.arrays["x"], np.ndarray)
+
+
+@pytest.mark.parametrize(
+    ("fields", "array"),
+    [
+        ({"dtype": "float32"}, np.ones(2, np.float32)),
+        ({"dtype": "object"}, np.ones(2)),
+        ({"dtype": "uint64"}, np.ones(2)),
+        ({"dtype": "float64"}, np.ones(2, np.uint64)),
+        ({"shape": (3,)}, np.ones(2)),
+        ({"shape": (1, 2)}, np.ones(2)),
+        ({"shape": (-2,)}, np.ones(2)),
+        ({"shape": (2**62, 2**62)}, np.ones(2)),
+        ({"shape": (1,) * 65}, np.ones((1,) * 64)),
+        ({"shape": (2, 2)}, np.asfortranarray(np.ones((2, 2)))),
+        ({"stype": "torch.Tensor"}, np.ones(2)),
+    ],
+)
+def test_an_array_that_differs_from_what_flower_says_of_it_is_malformed(fields: Any, array: Any) -> None:
+    with pytest.raises(MalformedError):
+        read_letter(_with_array(_saved(array), **fields))
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.int64, np.bool_, "U3", object])
+def test_no_array_of_another_type_is_ever_written(dtype: Any) -> None:
+    with pytest.raises(TypeError):
+        write_letter(Letter(Refused("aster-bank", RefusalCode.PLAN), {"x": np.zeros(2, dtype)}))
+
+
+def test_a_failure_says_its_class_and_nothing_of_its_text() -> None:
+    TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 1  # Flower builds no message without them
+    asked = Message(_records(), 1, "train")
+    asked.metadata.__dict__["_message_id"] = "1"
+    reply = write_failure(ValueError("could not convert string to float: 'Doe'"), reply_to=asked)
+    received = message_from_proto(message_to_proto(reply))
+    assert received.has_error()
+    assert received.error.reason == "ValueError"
