@@ -50,10 +50,10 @@ def run_demo(settings: DemoSettings, progress: Progress) -> DemoResult:
         result = tell(federation, session, first, seed=settings.seed, progress=progress)
 
         place = _who_withdraws(federation, session, first)
-        before = _state(session, first, place.holder)
+        before = _state(federation, session, first, place.holder)
         federation.withdraw(registry, place)
         second = _train(federation, registry, session, "refresh", settings, progress)
-        after = _state(session, second, place.holder)
+        after = _state(federation, session, second, place.holder)
         used = [_replayed(session, outcome, progress) for outcome in (first, second)]
 
     bundle = settings.out / "bundle"
@@ -93,12 +93,15 @@ def _permitted_handles(session: Session, outcome: Outcome, name: str) -> tuple[b
     return holder.permitted(holder.run_named(outcome.run), Purpose.TRAIN).handles
 
 
-def _state(session: Session, outcome: Outcome, name: str) -> RunState:
-    """A run and the lane of one data holder that it was pinned to."""
+def _state(federation: Federation, session: Session, outcome: Outcome, name: str) -> RunState:
+    """A run and the lane of one data holder that it was pinned to; somebody at two data holders counts once."""
     head = session.holders[name].lane.head
-    people = {handle for holder in outcome.holders for handle in _permitted_handles(session, outcome, holder)}
+    who = {handle: place.person for place, handle in federation.handles.items()}
+    people = {who[handle] for holder in outcome.holders for handle in _permitted_handles(session, outcome, holder)}
     used = {
-        handle for holder in session.joined(outcome) for handle in holder.ledger.subjects_of(outcome.releases[0].name)
+        who[handle]
+        for holder in session.joined(outcome)
+        for handle in holder.ledger.subjects_of(outcome.releases[0].name)
     }
     return RunState(
         lane_size=head.size,

@@ -1,5 +1,6 @@
 """Entry of the command line. Commands are named here and imported only when used, so that help is instant."""
 
+import os
 import sys
 from importlib import import_module
 from typing import NoReturn
@@ -50,6 +51,9 @@ def fedcredit() -> None:
 
 def main() -> NoReturn:
     """Run the command; a failure that a person can act on is one text and an exit code, never a traceback."""
+    # Our matrices are small: on a busy machine a second thread waits many times as long as it works.
+    for library in ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS"):
+        os.environ.setdefault(library, "1")
     try:
         fedcredit(standalone_mode=False)
     except click.exceptions.Abort:

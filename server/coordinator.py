@@ -48,7 +48,7 @@ class Coordinator:
             self.key = SigningKey.from_seed((directory / "coordinator.key").read_bytes())
             self.signed = msgspec.json.decode((directory / "plan.json").read_bytes(), type=SignedPlan)
             self.checkpoints = msgspec.json.decode((directory / "checkpoints.json").read_bytes(), type=dict[str, str])
-        except (OSError, ValueError, msgspec.DecodeError) as error:
+        except (OSError, ValueError, MalformedError, msgspec.DecodeError) as error:
             raise MalformedError(
                 "The coordinator's key, plan or checkpoints cannot be read. The coordinator should write the plan anew."
             ) from error

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from importlinter import cli as importlinter_cli
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ("privacy", "federated", "clients", "server", "experiments")
@@ -28,15 +27,17 @@ def test_there_are_sources_to_check() -> None:
     assert len(SOURCES) > 50
 
 
-def test_import_contracts_hold(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.chdir(ROOT)
-    monkeypatch.syspath_prepend(str(ROOT))
-    code = importlinter_cli.lint_imports(config_filename="pyproject.toml", cache_dir=None)
-    printed = capsys.readouterr().out
-    assert code == importlinter_cli.EXIT_STATUS_SUCCESS, printed
-    kept = re.search(r"Contracts: (\d+) kept, 0 broken", printed)
-    assert kept is not None, printed
-    assert int(kept.group(1)) >= 8, printed
+def test_import_contracts_hold() -> None:
+    # In a process of its own: the linter sets up logging for the whole process it runs in.
+    code = (
+        "import sys\nfrom importlinter import cli\n"
+        "sys.exit(cli.lint_imports(config_filename='pyproject.toml', cache_dir=None) != cli.EXIT_STATUS_SUCCESS)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout + done.stderr
+    kept = re.search(r"Contracts: (\d+) kept, 0 broken", done.stdout)
+    assert kept is not None, done.stdout
+    assert int(kept.group(1)) >= 9, done.stdout
 
 
 @pytest.mark.parametrize("room", ROOMS)

@@ -33,9 +33,10 @@ class HolderKeys:
                 SigningKey.from_seed((directory / "identity.key").read_bytes()),
                 LaneKey.from_bytes((directory / "lane.key").read_bytes()),
             )
-        except (OSError, ValueError) as error:
+        except (OSError, ValueError, MalformedError) as error:
             raise MalformedError(
-                "The data holder's keys cannot be read. Its operator should restore them from the copy kept safe."
+                f"The data holder's keys in {directory} cannot be read. Its operator should restore them from the copy "
+                "kept safe."
             ) from error
 
     def mask_key(self, run: str) -> MaskKey:

@@ -2,7 +2,7 @@
 
 A sync downloads what is new, recomputes the root over the whole lane and compares it with the registry's signed
 head. The last accepted head also lies in a file of its own, so that a restored database is noticed; each opened
-record carries a keyed digest of its place and content, so that an edited one is.
+record carries a keyed digest of its stub and content, so that an edited one is.
 """
 
 import hashlib
@@ -143,7 +143,7 @@ class LaneCopy:
         opened = []
         for position, entry in enumerate(fresh, start=first):
             stub, payload = entry.stub.leaf(), self._open(entry, position, links)
-            opened.append((position, stub, entry.ciphertext, payload, self._opened(position, stub, payload)))
+            opened.append((position, stub, entry.ciphertext, payload, self._opened(stub, payload)))
         with self._readable(), self._transaction():
             self._database.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", opened)
             self._database.execute("INSERT OR REPLACE INTO synced VALUES (1, ?, ?, ?)", (head.size, head.root, at))
@@ -215,16 +215,16 @@ class LaneCopy:
 
     def _payloads(self, size: int) -> list[bytes]:
         """The opened records among the first `size` entries. TamperingError if one is not what was opened."""
-        query = "SELECT position, stub, payload, opened FROM entries WHERE position < ? ORDER BY position"
+        query = "SELECT stub, payload, opened FROM entries WHERE position < ? ORDER BY position"
         with self._readable():
             rows = self._database.execute(query, (size,)).fetchall()
-        if not all(hmac.compare_digest(self._opened(*row), opened) for *row, opened in rows):
+        if not all(hmac.compare_digest(self._opened(stub, payload), opened) for stub, payload, opened in rows):
             raise self._edited()
-        return [payload for _, _, payload, _ in rows if payload is not None]
+        return [payload for _, payload, _ in rows if payload is not None]
 
-    def _opened(self, position: int, stub: bytes, payload: bytes | None) -> bytes:
+    def _opened(self, stub: bytes, payload: bytes | None) -> bytes:
         content = b"\0" if payload is None else b"\1" + payload
-        return hmac.digest(self._row_key, position.to_bytes(8, "big") + stub + content, "sha256")
+        return hmac.digest(self._row_key, stub + content, "sha256")
 
     def _open_late(self, links: Mapping[bytes, Link]) -> None:
         """Open what was synced before its writer was linked."""
@@ -233,7 +233,7 @@ class LaneCopy:
         for position, stub, ciphertext in self._database.execute(query, (first,)).fetchall():
             payload = self._open(Entry(Stub.parse(stub), ciphertext), position, links)
             if payload is not None:
-                row = (payload, self._opened(position, stub, payload), position)
+                row = (payload, self._opened(stub, payload), position)
                 self._database.execute("UPDATE entries SET payload = ?, opened = ? WHERE position = ?", row)
 
     def _open(self, entry: Entry, position: int, links: Mapping[bytes, Link]) -> bytes | None:
@@ -244,8 +244,8 @@ class LaneCopy:
     def _edited(self) -> TamperingError:
         return TamperingError(
             f"{self._path.name} does not hold the lane that was accepted last: it was edited, cut or restored from an "
-            "older copy. Nobody's rows may be used until this data holder has moved it and its head file away, linked "
-            "its customers again from its own records and synced anew."
+            "older copy. This data holder should move it and its head file away, link its customers again from its own "
+            "records and sync anew; until then nobody's rows may be used."
         )
 
     def _accept(self, head: Head) -> None:

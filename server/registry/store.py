@@ -4,7 +4,6 @@ The registry cannot read a record: neither people nor purposes pass through here
 """
 
 import hashlib
-import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -153,13 +152,13 @@ class Registry:
     def _readable(self) -> Iterator[None]:
         try:
             yield
-        except (OperationalError, sqlite3.OperationalError) as error:  # SQLite's own while a connection is made
+        except OperationalError as error:
             raise RefusalError(
                 f"The registry's database {self._name} cannot be written or is busy; nothing was appended. "
                 "Its operator should check disk space and permissions, then the wallet submits again.",
                 RefusalCode.LANE,
             ) from error
-        except (DatabaseError, sqlite3.DatabaseError) as error:
+        except DatabaseError as error:
             raise TamperingError(
                 f"The registry's database {self._name} cannot be read as one. Its operator should restore a copy."
             ) from error

@@ -41,7 +41,11 @@ def opened(record: SealedRecord, holder: str) -> Opened:
 
 def test_granting_freezing_and_withdrawing_look_alike() -> None:
     wallet = Wallet(SECRET)
-    records = [write(wallet, "aster", grant(1000)), write(wallet, "aster", grant(1), frozen=True), write(wallet, "aster")]
+    records = [
+        write(wallet, "aster", grant(1000)),
+        write(wallet, "aster", grant(1), frozen=True),
+        write(wallet, "aster"),
+    ]
     assert len({len(record.ciphertext) for record in records}) == 1
     assert len({len(record.stub.leaf()) for record in records}) == 1
     assert len({record.stub.tag for record in records}) == 3

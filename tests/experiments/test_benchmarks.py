@@ -210,7 +210,7 @@ def test_the_usual_noise_is_enough_and_hardly_more(epsilon: float, rows: int) ->
         spent = accountant.get_epsilon(1e-5)
     assert spent <= epsilon
     # Compared at 1; far from it, or at a large data holder, a Rényi bound is looser.
-    assert spent >= (0.97 if epsilon <= 1 else 0.87) * epsilon
+    assert spent >= (0.96 if epsilon <= 1 else 0.87) * epsilon
 
 
 def test_pooled_logistic_regression_is_at_the_optimum() -> None:

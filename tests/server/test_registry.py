@@ -6,6 +6,7 @@ import signal
 import sqlite3
 from collections.abc import Iterator
 from hashlib import sha256
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import pytest
@@ -161,7 +162,8 @@ def test_a_full_disk_loses_nothing_that_was_acknowledged(registry: Registry, tmp
     assert registry.append(LANE, [submission("after")]) == [1]
 
 
-def _append(path: Path, who: int, count: int) -> None:
+def _append(path: Path, who: int, count: int, start: Barrier) -> None:
+    start.wait(60)
     registry = Registry(path, KEY)
     for k in range(count):
         registry.append(LANE, [submission(f"{who}/{k}")])
@@ -169,9 +171,10 @@ def _append(path: Path, who: int, count: int) -> None:
 
 
 def test_two_processes_appending_at_once_lose_nothing(tmp_path: Path) -> None:
-    path, count = tmp_path / "registry.db", 12
+    path, count = tmp_path / "registry.db", 30
     context = multiprocessing.get_context("spawn")
-    writers = [context.Process(target=_append, args=(path, who, count)) for who in range(2)]
+    start = context.Barrier(2)
+    writers = [context.Process(target=_append, args=(path, who, count, start)) for who in range(2)]
     for writer in writers:
         writer.start()
     for writer in writers:

@@ -5,7 +5,9 @@ from collections import Counter
 from dataclasses import replace
 from math import sqrt
 from pathlib import Path
+from typing import Any
 
+import msgspec
 import pytest
 
 from clients.holder.gate import PermittedRows, Question, permitted_rows
@@ -24,7 +26,7 @@ from tests.ready import ASTER, AT, Ready
 TIERS = (0.25, 0.5, 1, 2, 4, 8)
 
 
-def question(ready: Ready, **changes: object) -> Question:
+def question(ready: Ready, **changes: Any) -> Question:
     plan = Coordinator(ready.federation.coordinator_directory).plan
     with ready.holder() as holder:
         links = holder.lane.links()
@@ -92,9 +94,8 @@ def test_consent_to_the_other_purpose_or_recipient_is_none(ready: Ready) -> None
         permitted(ready, other)
 
 
-def replace_plan(asked: Question, **changes: object) -> Question:
-    fields = {name: getattr(asked.plan, name) for name in asked.plan.__struct_fields__}
-    return replace(asked, plan=type(asked.plan)(**(fields | changes)))
+def replace_plan(asked: Question, **changes: Any) -> Question:
+    return replace(asked, plan=msgspec.structs.replace(asked.plan, **changes))
 
 
 def test_a_consent_that_ends_within_the_plan_does_not_cover_it(ready: Ready) -> None:
@@ -170,8 +171,8 @@ def test_a_withdrawal_applies_at_once_and_a_new_grant_with_the_next_run(ready: R
     federation.withdraw(ready.registry, leaver)
     wallet, address = federation.wallet(joiner.person), federation.address(ASTER)
     (granted,) = records_of(
-        Attitude.AGREES, wallet, address, handle=federation.handles[joiner], categories=federation.data.schema.categories,
-        share_milli=joiner.share_milli, cap=8.0, at=AT,
+        Attitude.AGREES, wallet, address, handle=federation.handles[joiner],
+        categories=federation.data.schema.categories, share_milli=joiner.share_milli, cap=8.0, at=AT,
     )  # fmt: skip
     ready.registry.append(ASTER, [Submission(granted.stub, granted.ciphertext)])
     ready.sync()

@@ -2,7 +2,7 @@
 
 import shutil
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
@@ -187,7 +187,7 @@ def test_a_lying_registry_is_noticed_and_nothing_of_it_is_kept(scene: Scene, lie
     before = state_of(scene.directory)
     with scene.copy() as lane:
         view = lane.view()
-        with pytest.raises(TamperingError):
+        with pytest.raises(TamperingError, match="shorter" if lie.startswith(("an older", "an empty")) else ""):
             lane.sync(forged(scene, new)[lie], at=AT + 9)
         assert lane.synced_at == AT
         assert lane.view() is view
@@ -250,6 +250,15 @@ def test_a_missing_or_unreadable_head_file_is_noticed(scene: Scene) -> None:
         scene.copy()
 
 
+def remove(paths: Iterable[Path]) -> None:
+    for path in paths:
+        path.unlink()
+
+
+def overwrite(path: Path) -> None:
+    path.write_bytes(b"no database " * 1000)
+
+
 EDITS: dict[str, Callable[[Scene], None]] = {
     "a withdrawal forgotten": lambda scene: scene.edit("UPDATE entries SET payload = NULL WHERE position = 2"),
     "a grant in place of a withdrawal": lambda scene: scene.edit(
@@ -267,8 +276,8 @@ EDITS: dict[str, Callable[[Scene], None]] = {
     "the last entry gone": lambda scene: scene.edit("DELETE FROM entries WHERE position = 4"),
     "an entry in the middle gone": lambda scene: scene.edit("DELETE FROM entries WHERE position = 2"),
     "the size changed": lambda scene: scene.edit("UPDATE synced SET size = 4"),
-    "everything gone": lambda scene: [path.unlink() for path in scene.directory.glob("consent.db*")] and None,
-    "no database at all": lambda scene: (scene.directory / "consent.db").write_bytes(b"no database " * 1000) and None,
+    "everything gone": lambda scene: remove(scene.directory.glob("consent.db*")),
+    "no database at all": lambda scene: overwrite(scene.directory / "consent.db"),
 }
 
 

@@ -12,17 +12,19 @@ import numpy as np
 import pytest
 
 from clients.holder import node as node_module
+from clients.holder.node import Holder
 from experiments.people import Attitude
 from experiments.plans import HOUR_S
 from experiments.session import DEADLINE_S
 from experiments.wishes import records_of
 from federated.channel import Act
-from federated.messages import Joined, Letter, Measurement, Opening, Refused, Update
+from federated.messages import Instruction, Joined, Letter, Measurement, Opening, Refused, Update
 from federated.plan import TrainingPlan, sign_plan
 from federated.scorecard import Scorecard
 from privacy.consent.lane import Head, write_checkpoint
 from privacy.consent.record import Purpose
 from privacy.consent.signing import SigningKey
+from privacy.errors import FedcreditError, RefusalCode, TamperingError
 from server.coordinator import Coordinator, Outcome
 from server.registry.store import Submission
 from server.rounds import no_progress
@@ -86,8 +88,14 @@ def test_the_holders_policy_has_the_last_word(ready: Ready, key: str, value: str
 
 @pytest.mark.parametrize(
     ("at", "joins"),
-    [(AT - HOUR_S - 1, False), (AT - 120, True), (AT - 121, False), (AT + 23 * HOUR_S - 1, True)]
-    + [(AT + 23 * HOUR_S, False), (AT + 10 * DAY_S, False)],
+    [
+        (AT - HOUR_S - 1, False),
+        (AT - 121, False),
+        (AT - 120, True),
+        (AT + 23 * HOUR_S - 1, True),
+        (AT + 23 * HOUR_S, False),
+        (AT + 10 * DAY_S, False),
+    ],
 )
 def test_a_plan_is_joined_in_its_time_and_over_a_fresh_lane(ready: Ready, at: int, joins: bool) -> None:
     assert isinstance(answer(ready, ready.opening(), at=at).header, Joined) is joins
@@ -143,10 +151,10 @@ def test_a_holder_that_could_not_measure_says_so_before_anything_is_charged(read
 def test_letters_that_are_not_for_a_holder_and_runs_it_has_not_joined_are_refused(ready: Ready) -> None:
     with ready.session() as session:
         holder = session.holders[ASTER]
-        for header in (Refused("x", node_module.RefusalCode.PLAN), Update("x", "y", b"", b"")):
+        for header in (Refused("x", RefusalCode.PLAN), Update("x", "y", b"", b"")):
             assert code_of(holder.answer(Letter(header), at=AT)) == "plan"
         instruction = first_instruction(ready, joined_by(session.holders, ready.opening()))
-    assert isinstance(instruction.header, node_module.Instruction)
+    assert isinstance(instruction.header, Instruction)
     never = msgspec.structs.replace(instruction.header, run="0" * 32)
     with ready.holder() as holder:
         assert code_of(holder.answer(Letter(never, instruction.arrays), at=AT)) == "plan"
@@ -240,6 +248,19 @@ def test_a_withdrawal_between_two_rounds_takes_the_person_out_of_the_next_one(re
         assert holder.rows_used_without_consent(outcome.run, commitments_of(outcome, ASTER)) == 0
 
 
+def test_a_node_that_syncs_in_mid_run_decides_anew(ready: Ready) -> None:
+    leaver = ready.agreeing()[0]
+    with ready.session() as session:
+        holder = session.holders[ASTER]
+        run = holder.run_named(joined_by(session.holders, ready.opening())[ASTER].run)
+        before = holder.permitted(run, Purpose.TRAIN)
+        ready.federation.withdraw(ready.registry, leaver)
+        assert holder.permitted(run, Purpose.TRAIN) is before
+        holder.lane.sync(ready.registry, at=AT)
+        after = holder.permitted(run, Purpose.TRAIN)
+    assert set(before.handles) - set(after.handles) == {ready.federation.handles[leaver]}
+
+
 def test_the_first_round_after_the_plans_end_is_refused_and_a_made_release_is_still_repeated(ready: Ready) -> None:
     end = AT + 23 * HOUR_S
     with ready.session() as session:
@@ -275,13 +296,13 @@ def test_a_scorecard_that_was_not_made_by_the_schema_is_not_measured(ready: Read
 
 def test_a_node_that_cannot_open_its_ledger_gives_its_lane_back(ready: Ready) -> None:
     (ready.home() / "ledger.db").write_bytes(b"no ledger " * 1000)
-    with pytest.raises(node_module.TamperingError):
-        node_module.Holder(ready.home())
+    with pytest.raises(TamperingError):
+        Holder(ready.home())
 
 
 def test_a_missing_directory_is_told_without_a_traceback(tmp_path: Path) -> None:
-    with pytest.raises(node_module.FedcreditError):
-        node_module.Holder(tmp_path)
+    with pytest.raises(FedcreditError):
+        Holder(tmp_path)
 
 
 def test_both_purposes_are_decided_apart(ready: Ready) -> None:

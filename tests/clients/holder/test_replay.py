@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
 from clients.holder import gate as gate_module
@@ -12,10 +13,12 @@ from clients.holder.node import Holder
 from experiments.people import Attitude, Membership
 from privacy.consent.commitment import commit_to_subjects
 from privacy.consent.gate import Allow
-from privacy.consent.record import TrainingBudget
+from privacy.consent.gate import decide as real_decide
+from privacy.consent.record import ConsentRecord, Purpose, TrainingBudget, parse_record
 from privacy.errors import TamperingError
-from server.coordinator import Outcome
-from tests.ready import ASTER, CEDAR, HOLDERS, Ready, commitments_of
+from server.coordinator import Coordinator, Outcome
+from server.registry.store import Submission
+from tests.ready import ASTER, AT, CEDAR, HOLDERS, Ready, commitments_of
 
 BUDGET = TrainingBudget(share_milli=1000, eps_milli=8000, delta_log10=-5, window_s=86_400)
 
@@ -29,10 +32,9 @@ def replayed(ready: Ready, outcome: Outcome, name: str = ASTER) -> int:
 def let_in(ready: Ready, *places: Membership) -> Iterator[None]:
     """A gate that lets these people in, whatever they said."""
     handles = {ready.federation.handles[place] for place in places}
-    honest = gate_module.decide
 
     def decide(view: Any, handle: bytes, **asked: Any) -> Any:
-        return Allow(BUDGET) if handle in handles else honest(view, handle, **asked)
+        return Allow(BUDGET) if handle in handles else real_decide(view, handle, **asked)
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(gate_module, "decide", decide)
@@ -90,6 +92,32 @@ def test_people_let_into_the_measurement_are_counted_too(ready: Ready) -> None:
     with let_in(ready, *victims):
         outcome = ready.run()
     assert replayed(ready, outcome) == 2
+
+
+def test_consent_to_training_does_not_cover_the_measurement(ready: Ready) -> None:
+    federation, person = ready.federation, ready.agreeing(held_out=True)[0]
+    agreed = record_of(ready, federation.handles[person])
+    training_only = federation.wallet(person.person).write(
+        federation.address(ASTER), handle=federation.handles[person],
+        grants=[grant for grant in agreed.grants if grant.purpose is Purpose.TRAIN], frozen=False, terms=agreed.terms,
+        jurisdiction=agreed.jur, at=AT,
+    )  # fmt: skip
+    ready.registry.append(ASTER, [Submission(training_only.stub, training_only.ciphertext)])
+    ready.sync()
+    assert federation.handles[person] not in used(ready, ready.run(), stage=4)
+    other = ready.federation
+    other.write_plan(msgspec.structs.replace(Coordinator(other.coordinator_directory).plan, name="again"))
+    with let_in(ready, person):
+        outcome = ready.run()
+    assert federation.handles[person] in used(ready, outcome, stage=4)
+    assert replayed(ready, outcome) == 1
+
+
+def record_of(ready: Ready, handle: bytes) -> ConsentRecord:
+    with ready.holder() as holder:
+        standing = holder.lane.view().standing(handle)
+    assert isinstance(standing, ConsentRecord)
+    return standing
 
 
 def test_a_record_that_came_after_the_pinned_head_is_no_excuse(ready: Ready) -> None:
@@ -157,13 +185,13 @@ def forget_newest_record(ready: Ready, handle: bytes) -> None:
         lane: Any = holder.lane
         row = last_row_of(holder, handle)
         stub = lane._database.execute("SELECT stub FROM entries WHERE position = ?", (row,)).fetchone()[0]
-        forged = lane._opened(row, stub, None)
+        forged = lane._opened(stub, None)
         lane._database.execute("UPDATE entries SET payload = NULL, opened = ? WHERE position = ?", (forged, row))
 
 
 def last_row_of(holder: Holder, handle: bytes) -> int:
-    from privacy.consent.record import parse_record
-
     lane: Any = holder.lane
-    rows = lane._database.execute("SELECT position, payload FROM entries WHERE payload IS NOT NULL").fetchall()
+    rows: list[tuple[int, bytes]] = lane._database.execute(
+        "SELECT position, payload FROM entries WHERE payload IS NOT NULL"
+    ).fetchall()
     return max(position for position, payload in rows if parse_record(payload).handle == handle)

@@ -18,7 +18,7 @@ from federated.messages import Letter, ScoreAnswers, ScoreRequests
 from federated.model import LinearModel
 from federated.rows import EncodedRows
 from federated.schema_toml import load_schema
-from federated.score_exchange import REQUEST_LIFE_S, ScoreRequest, open_answer, seal_request
+from federated.score_exchange import REQUEST_LIFE_S, ScoreAnswer, ScoreRequest, open_answer, seal_answer, seal_request
 from federated.score_report import score_report
 from federated.scorecard import Scorecard, scorecard_from
 from federated.table import read_table
@@ -88,7 +88,8 @@ def test_the_points_are_those_of_the_persons_own_row(desk: Desk) -> None:
         row = read_table(desk.ready.home() / name, desk.ready.federation.data.schema, only={customer})
         (points,) = desk.points(desk.request(place))
         assert points is not None
-        assert list(points.values()) == desk.card.points(row)[0].tolist()
+        names = [characteristic.id for characteristic in desk.card.characteristics]
+        assert points == dict(zip(names, desk.card.points(row)[0].tolist(), strict=True))
         assert score_report(desk.card, [points]).score == int(desk.card.score(row)[0])
 
 
@@ -109,6 +110,16 @@ def test_yes_no_and_nonsense_are_of_one_size_and_cost_the_others_nothing(desk: D
     for refused in (answers[0], answers[3]):
         opened = open_answer(refused, key=LENDER_KEY, holder=ASTER)
         assert (opened.points, opened.refused) == (None, "consent")
+
+
+def test_an_answer_of_hundreds_of_points_is_no_longer_than_a_refusal() -> None:
+    many = {f"characteristic-{number}": -number for number in range(400)}
+    nonce = base64url(bytes(32))
+    sizes = {
+        len(seal_answer(ScoreAnswer(holder=ASTER, nonce=nonce, points=points, refused=None), to=LENDER_KEY.public))
+        for points in (many, {}, None)
+    }
+    assert len(sizes) == 1
 
 
 def test_a_request_signed_by_another_key_is_refused(desk: Desk) -> None:

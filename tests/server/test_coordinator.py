@@ -1,0 +1,97 @@
+"""The coordinator over its directory: what it writes is whole and says nothing about anybody."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from federated.files import write_whole
+from federated.recipes.base import RecipeName
+from federated.scorecard import Scorecard
+from privacy.consent.signing import SigningKey
+from privacy.errors import FedcreditError, MalformedError, TamperingError
+from server import coordinator as coordinator_module
+from server.coordinator import Coordinator
+from tests.ready import HOLDERS, Ready, state_of
+
+
+def test_a_run_leaves_its_model_scorecard_and_record(ready: Ready) -> None:
+    outcome = ready.run()
+    directory = ready.federation.coordinator_directory / "runs" / outcome.run
+    assert {path.name for path in directory.iterdir()} == {"model.json", "scorecard.json", "run.json"}
+    model = json.loads((directory / "model.json").read_bytes())
+    assert outcome.model is not None
+    assert np.array_equal(model["coefficients"], outcome.model.coefficients)
+    assert Scorecard.from_json((directory / "scorecard.json").read_bytes()) == outcome.scorecard
+    record = json.loads((directory / "run.json").read_bytes())
+    assert (record["run"], record["plan"], record["holders"]) == (outcome.run, outcome.plan_digest, list(HOLDERS))
+    assert len(record["releases"]) == 5
+    assert outcome.plan.recipe["name"] == RecipeName.FIXED_HESSIAN
+
+
+def test_nothing_the_coordinator_keeps_names_a_person(ready: Ready) -> None:
+    ready.run()
+    federation = ready.federation
+    kept = b"\n".join(path.read_bytes() for path in federation.coordinator_directory.rglob("*") if path.is_file())
+    assert len(kept) > 10_000
+    for place, handle in federation.handles.items():
+        assert handle not in kept
+        assert handle.hex().encode() not in kept
+        assert federation.wallet(place.person).key_for(place.holder).public.hex().encode() not in kept
+    for keys in federation._holder_keys.values():
+        assert keys.identity.seed not in kept
+        assert keys.lane_key.to_bytes() not in kept
+
+
+def test_a_crash_while_writing_leaves_no_run_that_looks_whole(ready: Ready, monkeypatch: pytest.MonkeyPatch) -> None:
+    def crash(path: Path, content: bytes) -> None:
+        if path.name == "scorecard.json":
+            raise KeyboardInterrupt
+        write_whole(path, content)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(coordinator_module, "write_whole", crash)
+        with pytest.raises(KeyboardInterrupt):
+            ready.run()
+    assert not list(ready.federation.coordinator_directory.glob("runs/*/run.json"))
+    outcome = ready.run()
+    assert (ready.federation.coordinator_directory / "runs" / outcome.run / "run.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "error"),
+    [
+        ("coordinator.key", b"short", MalformedError),
+        ("coordinator.key", bytes(32), TamperingError),
+        ("plan.json", b"", MalformedError),
+        ("plan.json", b'{"payload": 1}', MalformedError),
+        ("plan.json", b"[" * 5000, MalformedError),
+        ("plan.json", b"\xff\xfe", MalformedError),
+        ("checkpoints.json", b"[]", MalformedError),
+        ("schema.toml", b"title = 'broken", MalformedError),
+    ],
+)
+def test_a_broken_file_is_told_and_left_as_it_is(
+    ready: Ready, name: str, content: bytes, error: type[FedcreditError]
+) -> None:
+    directory = ready.federation.coordinator_directory
+    (directory / name).write_bytes(content)
+    before = state_of(ready.directory)
+    with pytest.raises(error, match="key, plan or checkpoints" if content == b"short" else ""):
+        Coordinator(directory)
+    assert state_of(ready.directory) == before
+
+
+@pytest.mark.parametrize("name", ["coordinator.key", "plan.json", "checkpoints.json", "schema.toml"])
+def test_a_missing_file_is_told(ready: Ready, name: str) -> None:
+    (ready.federation.coordinator_directory / name).unlink()
+    with pytest.raises(FedcreditError):
+        Coordinator(ready.federation.coordinator_directory)
+
+
+def test_a_changed_plan_is_tampering(ready: Ready) -> None:
+    directory = ready.federation.coordinator_directory
+    (directory / "coordinator.key").write_bytes(SigningKey.from_seed(bytes([1]) * 32).seed)
+    with pytest.raises(TamperingError):
+        Coordinator(directory)
