@@ -2,6 +2,8 @@
 
 import time
 from collections import Counter
+from collections.abc import Sequence
+from concurrent.futures import Executor
 from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,7 +13,8 @@ from experiments.people import Membership, populate
 from experiments.plans import default_plan
 from experiments.report.values import DemoResult, RunState, Withdrawal
 from experiments.session import Session
-from experiments.telling import tell
+from experiments.telling import Teller
+from experiments.workers import replay, workers
 from privacy.consent.record import Purpose
 from privacy.errors import RefusalCode, RefusalError
 from server.bundle import write_bundle
@@ -43,18 +46,22 @@ def run_demo(settings: DemoSettings, progress: Progress) -> DemoResult:
     at = int(time.time()) if settings.seed is None else SEEDED_AT
     federation = Federation(settings.out / "federation", data, population, seed=settings.seed, at=at)
     federation.write_parties()
-    with closing(federation.open_registry()) as registry, Session(federation.directory, lambda: at) as session:
-        federation.link(session.holders)
-        federation.write_consents(registry, progress)
-        first = _train(federation, registry, session, "first", settings, progress)
-        result = tell(federation, session, first, seed=settings.seed, progress=progress)
+    with closing(federation.open_registry()) as registry, workers() as pool:
+        federation.write_consents(registry, progress, pool)
+        federation.settle(pool, progress)
+        with Session(federation.directory, lambda: at) as session:
+            first = _train(federation, registry, session, "first", settings, progress)
+            teller = Teller(federation, session, first, progress)
+            usual = teller.usual_opacus(pool)
+            result = teller.tell()
 
-        place = _who_withdraws(federation, session, first)
-        before = _state(federation, session, first, place.holder)
-        federation.withdraw(registry, place)
-        second = _train(federation, registry, session, "refresh", settings, progress)
-        after = _state(federation, session, second, place.holder)
-        used = [_replayed(session, outcome, progress) for outcome in (first, second)]
+            place = _who_withdraws(federation, session, first)
+            before = _state(federation, session, first, place.holder)
+            federation.withdraw(registry, place)
+            second = _train(federation, registry, session, "refresh", settings, progress)
+            after = _state(federation, session, second, place.holder)
+        used = _replayed(federation, pool, (first, second), progress)
+        result = teller.with_usual_opacus(result, usual.result())
 
     bundle = settings.out / "bundle"
     bundle.mkdir()
@@ -62,7 +69,7 @@ def run_demo(settings: DemoSettings, progress: Progress) -> DemoResult:
     return replace(
         result,
         withdrawal=Withdrawal(1, place.holder, before, after),
-        consent=replace(result.consent, rows_used_without_consent=sum(used)),
+        consent=replace(result.consent, rows_used_without_consent=used),
         seconds=round(time.monotonic() - started, 1),
     )
 
@@ -113,11 +120,18 @@ def _state(federation: Federation, session: Session, outcome: Outcome, name: str
     )
 
 
-def _replayed(session: Session, outcome: Outcome, progress: Progress) -> int:
-    """Rows used in a run without consent: the replay at each data holder, against the commitments it sent."""
+def _replayed(federation: Federation, pool: Executor, outcomes: Sequence[Outcome], progress: Progress) -> int:
+    """Rows used in these runs without consent: a replay at each data holder, against the commitments it sent."""
+    replays = []
+    for holder in federation.population.holders:
+        runs = {
+            outcome.run: {release.name: release.updates[holder].commitment for release in outcome.releases}
+            for outcome in outcomes
+            if holder in outcome.holders
+        }
+        replays.append(pool.submit(replay, federation.holder_directory(holder), runs))
     total = 0
-    for done, holder in enumerate(session.joined(outcome), start=1):
-        commitments = {release.name: release.updates[holder.name].commitment for release in outcome.releases}
-        total += holder.rows_used_without_consent(outcome.run, commitments)
-        progress("consents replayed from the log", done, len(outcome.holders))
+    for done, replayed in enumerate(replays, start=1):
+        total += replayed.result()
+        progress("consents replayed from the log", done, len(replays))
     return total

@@ -5,7 +5,9 @@ Each party's files are those it would have on its own machine; nothing is shared
 
 import csv
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -14,10 +16,11 @@ from numpy.typing import NDArray
 
 from clients.holder.keys import HolderKeys
 from clients.holder.node import Holder
-from clients.wallet.wallet import HolderAddress, SealedRecord, Wallet
+from clients.wallet.wallet import HolderAddress, Wallet
 from experiments.chance import random_bytes
 from experiments.people import Membership, Population
-from experiments.wishes import COORDINATOR, JURISDICTION, TERMS, records_of
+from experiments.wishes import COORDINATOR, EPOCH, JURISDICTION, TERMS
+from experiments.workers import Desk, Writer, link_and_sync, write_records
 from federated.files import write_whole
 from federated.plan import RosterEntry, TrainingPlan, sign_plan
 from federated.recipes.base import RecipeName
@@ -31,7 +34,7 @@ from privacy.errors import MalformedError
 from server.registry.store import Registry, Submission
 from server.rounds import Progress
 
-EPOCH = 1
+PEOPLE_AT_ONCE = 2_000
 LARGEST_EPSILON = 8.0
 LARGEST_DELTA = 1e-5
 FEWEST_PEOPLE = 30
@@ -110,7 +113,7 @@ class Federation:
 
     def open_registry(self) -> Registry:
         """The consent registry."""
-        return Registry(self.directory / "registry" / "registry.db", self.registry_key)
+        return Registry(self._registry_path, self.registry_key)
 
     def address(self, holder: str) -> HolderAddress:
         """Where consent records for one data holder go."""
@@ -122,7 +125,7 @@ class Federation:
 
     def places_of(self, person: int) -> list[Membership]:
         """Where one person is a customer."""
-        return [place for place in self.population.memberships if place.person == person]
+        return self.population.places[person]
 
     def write_parties(self) -> None:
         """Make every party's directory: settings, keys, schema, tables."""
@@ -134,27 +137,36 @@ class Federation:
         for holder in self.population.holders:
             self._write_holder(holder)
 
-    def write_consents(self, registry: Registry, progress: Progress) -> None:
-        """Link every membership, and let every person write, sign, seal and append what they wish."""
-        done = 0
-        for holder in self.population.holders:
-            address = self.address(holder)
-            places = self.population.at(holder)
-            records: list[SealedRecord] = []
-            for place in places:
-                records += records_of(
-                    self.population.attitudes[place.person],
-                    self._wallets[place.person],
-                    address,
-                    handle=self.handles[place],
-                    categories=self.data.schema.categories,
-                    share_milli=place.share_milli,
-                    cap=float(self.population.caps[place.person]),
-                    at=self.at,
-                )
-            registry.append(holder, [Submission(record.stub, record.ciphertext) for record in records])
-            done += len(places)
-            progress("consent records", done, len(self.population.memberships))
+    def write_consents(self, registry: Registry, progress: Progress, pool: Executor | None = None) -> None:
+        """Let every person write, sign, seal and append what they wish, by the hands of `pool` if there is one."""
+        keys = {holder: self.address(holder).key.to_bytes() for holder in self.population.holders}
+        work = partial(write_records, Desk(keys, self.data.schema.categories, self.at))
+        chunks = [
+            [self._writer(person) for person in range(first, min(first + PEOPLE_AT_ONCE, len(self._wallets)))]
+            for first in range(0, len(self._wallets), PEOPLE_AT_ONCE)
+        ]
+        lanes: dict[str, list[Submission]] = {holder: [] for holder in self.population.holders}
+        wallets: list[Wallet] = []
+        for written in map(work, chunks) if pool is None else pool.map(work, chunks):
+            for wallet, records in written:
+                wallets.append(wallet)
+                for holder, record in records:
+                    lanes[holder].append(Submission(record.stub, record.ciphertext))
+            progress("consent records of people", len(wallets), len(self._wallets))
+        self._wallets = wallets
+        for holder, submissions in lanes.items():
+            registry.append(holder, submissions)
+
+    def settle(self, pool: Executor, progress: Progress) -> None:
+        """Let every data holder link its customers and sync its lane, each in a process of `pool`; none may be open."""
+        registry, seed = self._registry_path, self.registry_key.seed
+        days = [
+            pool.submit(link_and_sync, self.holder_directory(holder), self._links(holder), registry, seed, self.at)
+            for holder in self.population.holders
+        ]
+        for done, day in enumerate(days, start=1):
+            day.result()
+            progress("lanes linked and synced", done, len(days))
 
     def withdraw(self, registry: Registry, place: Membership) -> None:
         """One person's complete wishes at one data holder become: nothing."""
@@ -167,14 +179,7 @@ class Federation:
     def link(self, holders: Mapping[str, Holder]) -> None:
         """Store at each data holder which of its customers has which wallet."""
         for name, holder in holders.items():
-            holder.lane.link(
-                {
-                    self.customer(place.person): Link(
-                        self.handles[place], self._wallets[place.person].key_for(name).public, 0
-                    )
-                    for place in self.population.at(name)
-                }
-            )
+            holder.lane.link(self._links(name))
 
     def customer(self, person: int) -> str:
         """The customer number of a person, the same at all data holders here, as public data have only one."""
@@ -197,6 +202,27 @@ class Federation:
     def roster(self) -> list[RosterEntry]:
         """All data holders with their public identities."""
         return [RosterEntry(holder, keys.identity.public) for holder, keys in self._holder_keys.items()]
+
+    @property
+    def _registry_path(self) -> Path:
+        return self.directory / "registry" / "registry.db"
+
+    def _links(self, holder: str) -> dict[str, Link]:
+        return {
+            self.customer(place.person): Link(
+                self.handles[place], self._wallets[place.person].key_for(holder).public, linked_at_size=0
+            )
+            for place in self.population.at(holder)
+        }
+
+    def _writer(self, person: int) -> Writer:
+        places = self.population.places[person]
+        return Writer(
+            wallet=self._wallets[person],
+            attitude=self.population.attitudes[person],
+            cap=float(self.population.caps[person]),
+            places=tuple((place.holder, self.handles[place], place.share_milli) for place in places),
+        )
 
     @property
     def _subject(self) -> int:

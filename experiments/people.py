@@ -6,6 +6,7 @@ The layout comes from a public constant, so that everybody's demo has the same p
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
@@ -62,7 +63,7 @@ class Membership:
     share_milli: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Population:
     """Everybody: memberships in order of person, and for each person attitude, cap and sample."""
 
@@ -71,6 +72,14 @@ class Population:
     attitudes: tuple[Attitude, ...]
     caps: NDArray[np.float64]  # (people,), epsilon
     held_out: NDArray[np.bool_]  # (people,)
+
+    @cached_property
+    def places(self) -> dict[int, list[Membership]]:
+        """Each person's memberships."""
+        found: dict[int, list[Membership]] = {person: [] for person in range(len(self.attitudes))}
+        for place in self.memberships:
+            found[place.person].append(place)
+        return found
 
     def at(self, holder: str) -> list[Membership]:
         """The memberships of one data holder, in order of person."""

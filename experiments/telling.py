@@ -2,6 +2,8 @@
 
 import math
 from collections import Counter
+from concurrent.futures import Executor, Future
+from dataclasses import replace
 from importlib.metadata import version
 from platform import python_version
 
@@ -32,6 +34,9 @@ from experiments.session import Session
 from federated.encoder import Encoder
 from federated.model import Model
 from federated.plan import recipe_of
+from federated.recipes.base import Recipe, RecipeName
+from federated.rows import EncodedRows
+from federated.schema import Schema
 from federated.scorecard import Scorecard
 from privacy.accounting import epsilon_of, mu_of
 from privacy.consent.record import Purpose
@@ -41,6 +46,10 @@ from server.coordinator import Outcome
 from server.rounds import Progress
 
 CUT_OFF = 600.0
+RECIPE_TITLES = {
+    RecipeName.FIXED_HESSIAN: "centred fixed Hessian",
+    RecipeName.OPACUS_FEDAVG: "FedAvg of local DP-SGD",
+}
 APPLICANT_QUANTILES = (0.05, 0.3, 0.6, 0.95)
 PACKAGES = ("fedcredit", "flwr", "numpy", "cryptography", "opacus", "torch", "scikit-learn")
 
@@ -52,106 +61,115 @@ TRUST_MODEL = (
 )
 
 
-def tell(
-    federation: Federation, session: Session, outcome: Outcome, *, seed: int | None, progress: Progress
-) -> DemoResult:
-    """Everything that can be said after one run; what comes later (a withdrawal, the replay, the time) is unknown."""
-    card = outcome.scorecard
-    if card is None or outcome.released is None:
-        raise MalformedError("The demo needs a recipe that gives a scorecard.")
-    teller = _Teller(federation, session, outcome, card, progress)
-    schema, privacy = federation.data.schema, outcome.plan.privacy
-    scores = teller.held_out.of_each([card.score(table) for table in teller.held_out.tables])
-    private = evaluate(scores, teller.held_out.bad, card)
-    evaluations = teller.evaluations(private, seed)
-    middles = (outcome.released.edges[:-1] + outcome.released.edges[1:]) / 2
-    return DemoResult(
-        title="A credit scorecard from data that nobody pooled",
-        data=DataSource(
-            schema.source.title, f"{schema.source.attribution}. {schema.source.origin}", schema.source.licence
-        ),
-        rows=len(federation.data.lines),
-        holders=teller.holders(),
-        rounds=len(outcome.releases) - 1,
-        recipe="centred fixed Hessian",
-        privacy=PrivacyStatement(
+def train_usual(
+    parts: list[EncodedRows], schema: Schema, *, width: int, epsilon: float, delta: float, seed: int | None
+) -> Model:
+    """The usual Opacus + FedAvg settings over the data holders' rows; it takes a while and can run elsewhere."""
+    chance = SecureNoise() if seed is None else SeededNoise(seed, "usual opacus")
+    return baselines.usual_opacus(parts, schema, width=width, epsilon=epsilon, delta=delta, chance=chance)
+
+
+class Teller:
+    """One run and the permitted rows behind it, about to be told."""
+
+    def __init__(self, federation: Federation, session: Session, outcome: Outcome, progress: Progress) -> None:
+        """MalformedError for a run whose recipe gives no scorecard."""
+        if outcome.scorecard is None or outcome.released is None:
+            raise MalformedError("The demo needs a recipe that gives a scorecard.")
+        self._federation, self._session, self._outcome, self._progress = federation, session, outcome, progress
+        self._card, self._released = outcome.scorecard, outcome.released
+        self._schema = federation.data.schema
+        self._encoder = Encoder(self._schema)
+        self._joined = session.joined(outcome)
+        self._training = permitted_sample(self._joined, outcome.run, Purpose.TRAIN, self._encoder)
+        self._held_out = permitted_sample(self._joined, outcome.run, Purpose.VALIDATE, self._encoder)
+        self._alone: dict[str, Evaluation] = {}
+
+    def usual_opacus(self, pool: Executor) -> Future[Model]:
+        """Begin to train the usual Opacus + FedAvg settings on the same rows, in a process of `pool`."""
+        privacy = self._outcome.plan.privacy
+        return pool.submit(
+            train_usual,
+            list(self._training.parts),
+            self._schema,
+            width=self._encoder.width,
             epsilon=privacy.epsilon,
             delta=privacy.delta,
-            excludes=teller.excludes(),
-            trust_model=TRUST_MODEL,
-        ),
-        not_private=outcome.plan.seed is not None,
-        consent=teller.consent(),
-        evaluations=evaluations,
-        released=Evaluation.of(outcome.released, card.probability_of_bad(middles)),
-        scorecard=_table(card),
-        applicants=teller.applicants(scores, seed),
-        epsilon_spent=teller.epsilon_spent(),
-        withdrawal=None,
-        fairness=fairness(scores, teller.held_out, schema, card, CUT_OFF),
-        seconds=0.0,
-        versions={"python": python_version()} | {package: version(package) for package in PACKAGES},
-        digests={"plan": outcome.plan_digest, "schema": schema.digest, "run": outcome.run},
-    )
-
-
-class _Teller:
-    def __init__(
-        self, federation: Federation, session: Session, outcome: Outcome, card: Scorecard, progress: Progress
-    ) -> None:
-        self.federation, self.session, self.outcome, self.card, self.progress = (
-            federation,
-            session,
-            outcome,
-            card,
-            progress,
+            seed=self._outcome.plan.seed,
         )
-        self.schema = federation.data.schema
-        self.encoder = Encoder(self.schema)
-        self.joined = session.joined(outcome)
-        self.training = permitted_sample(self.joined, outcome.run, Purpose.TRAIN, self.encoder)
-        self.held_out = permitted_sample(self.joined, outcome.run, Purpose.VALIDATE, self.encoder)
-        self.alone: dict[str, Evaluation] = {}
 
-    def evaluations(self, private: Evaluation, seed: int | None) -> Evaluations:
-        """The same held-out people, five ways."""
-        privacy, width = self.outcome.plan.privacy, self.encoder.width
-        parts, steps = list(self.training.parts), 3
-        self.progress("baselines", 0, steps)
-        pooled = self._evaluated(baselines.pooled(self.training.x, self.training.bad, self.schema.digest))
-        federated = self._evaluated(
-            baselines.without_noise(parts, self.schema, width=width, delta=privacy.delta, steps=STEPS)
+    def with_usual_opacus(self, result: DemoResult, model: Model) -> DemoResult:
+        """The result with that model among the five."""
+        return replace(result, evaluations=replace(result.evaluations, opacus_fedavg=self._evaluated(model)))
+
+    def tell(self) -> DemoResult:
+        """Everything that can be said now; what comes later (withdrawal, replay, the slow baseline) is unknown."""
+        outcome, schema, privacy = self._outcome, self._schema, self._outcome.plan.privacy
+        scores = self._held_out.of_each([self._card.score(table) for table in self._held_out.tables])
+        evaluations = self._evaluations(evaluate(scores, self._held_out.bad, self._card))
+        return DemoResult(
+            title="A credit scorecard from data that nobody pooled",
+            data=DataSource(
+                schema.source.title, f"{schema.source.attribution}. {schema.source.origin}", schema.source.licence
+            ),
+            rows=len(self._federation.data.lines),
+            holders=self._holders(),
+            rounds=self._recipe.rounds,
+            recipe=RECIPE_TITLES[self._recipe.name],
+            privacy=PrivacyStatement(
+                epsilon=privacy.epsilon, delta=privacy.delta, excludes=self._excludes(), trust_model=TRUST_MODEL
+            ),
+            not_private=outcome.plan.seed is not None,
+            consent=self._consent(),
+            evaluations=evaluations,
+            released=Evaluation.of(self._released, self._card.probability_of_bad(self._released.midpoints)),
+            scorecard=_table(self._card),
+            applicants=self._applicants(scores),
+            epsilon_spent=self._epsilon_spent(),
+            withdrawal=None,
+            fairness=fairness(scores, self._held_out, schema, self._card, CUT_OFF),
+            seconds=0.0,
+            versions={"python": python_version()} | {package: version(package) for package in PACKAGES},
+            digests={"plan": outcome.plan_digest, "schema": schema.digest, "run": outcome.run},
         )
-        self.progress("baselines", 1, steps)
-        for holder, part in zip(self.joined, parts, strict=True):
-            model = baselines.alone(part, self.schema.digest)
+
+    @property
+    def _recipe(self) -> Recipe:
+        return recipe_of(self._outcome.plan, width=self._encoder.width)
+
+    def _evaluations(self, private: Evaluation) -> Evaluations:
+        parts = list(self._training.parts)
+        self._progress("baselines", 0, 2)
+        pooled = self._evaluated(baselines.pooled(self._training.x, self._training.bad, self._schema.digest))
+        federated = baselines.without_noise(
+            parts, self._schema, width=self._encoder.width, delta=self._outcome.plan.privacy.delta, steps=STEPS
+        )
+        self._progress("baselines", 1, 2)
+        alone = []
+        for holder, part in zip(self._joined, parts, strict=True):
+            model = baselines.alone(part, self._schema.digest)
             if model is not None:
-                self.alone[holder.name] = self._evaluated(model)
-        sizes = {holder.name: float(len(part)) for holder, part in zip(self.joined, parts, strict=True)}
-        self.progress("baselines", 2, steps)
-        chance = SecureNoise() if seed is None else SeededNoise(seed, "usual opacus")
-        usual = baselines.usual_opacus(
-            parts, self.schema, width=width, epsilon=privacy.epsilon, delta=privacy.delta, chance=chance
-        )
-        self.progress("baselines", 3, steps)
+                self._alone[holder.name] = self._evaluated(model)
+                alone.append((float(len(part)), self._alone[holder.name]))
+        self._progress("baselines", 2, 2)
         return Evaluations(
             pooled=pooled,
-            federated=federated,
+            federated=self._evaluated(federated),
             federated_private=private,
-            local_only=average([(sizes[name], evaluation) for name, evaluation in self.alone.items()]),
-            opacus_fedavg=self._evaluated(usual),
+            local_only=average(alone),
+            opacus_fedavg=None,
         )
 
-    def holders(self) -> tuple[HolderResult, ...]:
+    def _holders(self) -> tuple[HolderResult, ...]:
         """Every data holder of the federation, those that sat the run out included."""
-        joined = dict(zip(self.outcome.holders, self.training.parts, strict=True))
+        joined = dict(zip(self._outcome.holders, self._training.parts, strict=True))
         found = []
-        for name in self.federation.population.holders:
-            part, alone = joined.get(name), self.alone.get(name)
+        for name in self._federation.population.holders:
+            part, alone = joined.get(name), self._alone.get(name)
             found.append(
                 HolderResult(
                     name=name,
-                    rows=len(self.federation.population.at(name)),
+                    rows=len(self._federation.population.at(name)),
                     people_permitted=0 if part is None else len(part),
                     auc_alone=None if alone is None else alone.metrics.auc,
                     bad_rate=None if part is None else float(part.bad.mean()),
@@ -159,13 +177,13 @@ class _Teller:
             )
         return tuple(found)
 
-    def consent(self) -> ConsentResult:
+    def _consent(self) -> ConsentResult:
         """What consent did to the rows of both samples."""
-        population = self.federation.population
+        population = self._federation.population
         permitted = [
-            holder.permitted(holder.run_named(self.outcome.run), purpose)
+            holder.permitted(holder.run_named(self._outcome.run), purpose)
             for purpose in (Purpose.TRAIN, Purpose.VALIDATE)
-            for holder in self.joined
+            for holder in self._joined
         ]
         used = {subject for rows in permitted for subject in rows.table.subjects}
         return ConsentResult(
@@ -177,34 +195,37 @@ class _Teller:
             refusals=refusals_of(permitted),
         )
 
-    def excludes(self) -> tuple[str, ...]:
+    def _excludes(self) -> tuple[str, ...]:
         """What epsilon and delta do not cover, as whole sentences."""
-        privacy = self.outcome.plan.privacy
-        mu_of_both = math.sqrt(2) * mu_of(privacy.epsilon, privacy.delta)
+        privacy = self._outcome.plan.privacy
+        mu, holders = mu_of(privacy.epsilon, privacy.delta), len(self._outcome.holders)
+        mu_of_both, mu_inside = math.sqrt(2) * mu, mu * math.sqrt(holders / (holders - 1))
         return (
-            *recipe_of(self.outcome.plan, width=self.encoder.width).excludes(),
+            *self._recipe.excludes(),
+            "noise that a data holder added itself and can subtract again: against one of the "
+            f"{holders} in this run, alone and honest but curious, epsilon is {epsilon_of(mu_inside, privacy.delta):.2f}",
             "each run is a release of its own: after this demo's second run, people used in both have spent up to "
             f"epsilon {epsilon_of(mu_of_both, privacy.delta):.2f}, within the cap of each",
             "the baselines and the exact figures beside the released ones: only public data allow them",
         )
 
-    def applicants(self, scores: Scores, seed: int | None) -> tuple[ApplicantScore, ...]:
+    def _applicants(self, scores: Scores) -> tuple[ApplicantScore, ...]:
         """Held-out people at four quantiles of the score, asked for through their wallets."""
         subjects = [
             subject
-            for table, once in zip(self.held_out.tables, self.held_out.once, strict=True)
+            for table, once in zip(self._held_out.tables, self._held_out.once, strict=True)
             for subject, first in zip(table.subjects, once, strict=True)
             if first
         ]
         order = np.argsort(scores, kind="stable")
         chosen = [subjects[order[int(quantile * (len(order) - 1))]] for quantile in APPLICANT_QUANTILES]
-        people = {self.federation.customer(person): person for person in range(len(self.federation.data.lines))}
+        people = {self._federation.customer(person): person for person in range(len(self._federation.data.lines))}
         reports = score_people(
-            self.federation,
-            self.session,
+            self._federation,
+            self._session,
             [people[subject] for subject in chosen],
-            self.card,
-            random=random_bytes(seed, "applicants"),
+            self._card,
+            random=random_bytes(self._outcome.plan.seed, "applicants"),
         )
         return tuple(
             shown(f"Applicant {letter}", report, CUT_OFF)
@@ -212,21 +233,21 @@ class _Teller:
             if report is not None
         )
 
-    def epsilon_spent(self) -> tuple[EpsilonSpent, ...]:
+    def _epsilon_spent(self) -> tuple[EpsilonSpent, ...]:
         """What the ledgers charged each person in all, over all data holders, in this run.
 
         Under shared noise a person at several data holders moves one sum: their roots of mu squared add.
         """
-        federation = self.federation
+        federation = self._federation
         mu: Counter[int] = Counter()
         places: Counter[int] = Counter()
-        for holder in self.session.holders.values():
+        for holder in self._session.holders.values():
             theirs = federation.population.at(holder.name)
             spent = holder.ledger.spent_mu_squared([federation.handles[place] for place in theirs])
             for place, mu_squared in zip(theirs, spent.tolist(), strict=True):
                 mu[place.person] += mu_squared**0.5
                 places[place.person] += 1
-        delta = self.outcome.plan.privacy.delta
+        delta = self._outcome.plan.privacy.delta
         people = Counter((places[person], round(mu[person], 9)) for person in places)
         return tuple(
             EpsilonSpent(held, epsilon_of(total, delta) if total > 0 else 0.0, count)
@@ -234,7 +255,7 @@ class _Teller:
         )
 
     def _evaluated(self, model: Model) -> Evaluation:
-        return evaluate(scores_of(model, self.held_out.x, self.card.scale), self.held_out.bad, self.card)
+        return evaluate(scores_of(model, self._held_out.x, self._card.scale), self._held_out.bad, self._card)
 
 
 def _table(card: Scorecard) -> ScorecardTable:

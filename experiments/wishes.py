@@ -10,6 +10,7 @@ from privacy.consent.record import Grant, Purpose, Terms, TrainingBudget, Uses
 
 COORDINATOR = "open-scoring"
 LENDER = "harbour-lending"
+EPOCH = 1  # of every data holder's sealing key
 DAY_S = 86_400
 
 NOTICE = (

@@ -43,6 +43,10 @@ class RefusalError(FedcreditError):
         super().__init__(message)
         self.code = code
 
+    def __reduce__(self) -> tuple[type["RefusalError"], tuple[str, RefusalCode]]:
+        """Both arguments, so that a refusal survives the way back from another process."""
+        return type(self), (str(self), self.code)
+
 
 class MalformedError(FedcreditError):
     """Something cannot be read as what it claims to be."""

@@ -45,6 +45,7 @@ from privacy.consent.gate import GatePolicy
 from privacy.consent.lane import Head
 from privacy.consent.record import Purpose
 from privacy.consent.signing import PayloadType
+from privacy.consent.view import LaneView
 from privacy.errors import FedcreditError, RefusalCode, RefusalError, TamperingError
 from privacy.noise import NoiseSource
 
@@ -67,6 +68,7 @@ class Holder:
         except BaseException:
             self.lane.close()
             raise
+        self._replayed: dict[Head, LaneView] = {}
         self._releaser = Releaser(self.name, self._keys, self.ledger)
         self._permitted: dict[tuple[str, Purpose], tuple[Head, PermittedRows]] = {}
 
@@ -163,6 +165,7 @@ class Holder:
             keys=self._keys,
             lane=self.lane,
             ledger=self.ledger,
+            views=self._replayed,
         )
         return replay.rows_used_without_consent(commitments)
 
