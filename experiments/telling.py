@@ -186,13 +186,14 @@ class Teller:
             for holder in self._joined
         ]
         used = {subject for rows in permitted for subject in rows.table.subjects}
+        away = sum(len(population.at(name)) for name in population.holders if name not in self._outcome.holders)
         return ConsentResult(
             subjects=len(population.attitudes),
             people_refused=len(population.attitudes) - len(used),
             rows_held=len(population.memberships),
             rows_permitted=sum(len(rows.handles) for rows in permitted),
             rows_used_without_consent=None,
-            refusals=refusals_of(permitted),
+            refusals=refusals_of(permitted) | ({"cohort": away} if away else {}),
         )
 
     def _excludes(self) -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from federated.metrics import ScoreHistogram
 from federated.scorecard import Scorecard
 from privacy.consent.signing import PayloadType, SigningKey
 from privacy.errors import MalformedError
+from server.calibration import Calibration
 from server.coordinator import Outcome, canonical, model_document
 
 MANIFEST = "MANIFEST.json"
@@ -22,7 +23,7 @@ def write_bundle(outcome: Outcome, key: SigningKey, directory: Path, *, excludes
 
     MalformedError for a run without a scorecard: a model that is no sum over characteristics has none.
     """
-    if outcome.scorecard is None or outcome.released is None or outcome.model is None:
+    if outcome.scorecard is None or outcome.released is None or outcome.model is None or outcome.calibration is None:
         raise MalformedError(
             "Only a linear model has a scorecard to publish. The coordinator should choose its recipe."
         )
@@ -30,6 +31,7 @@ def write_bundle(outcome: Outcome, key: SigningKey, directory: Path, *, excludes
         "scorecard.json": outcome.scorecard.to_json(),
         "model.json": model_document(outcome.model),
         "privacy.json": canonical(_privacy(outcome, excludes)),
+        "calibration.json": canonical(_calibration(outcome.calibration)),
         "metrics.json": canonical(_metrics(outcome.scorecard, outcome.released)),
         "parity.json": canonical(_parity(outcome.scorecard)),
     }
@@ -61,6 +63,14 @@ def _privacy(outcome: Outcome, excludes: tuple[str, ...]) -> Mapping[str, object
         "accountant": "exact Gaussian DP",
         "excludes": list(excludes),
         "not_private": outcome.plan.seed is not None,
+    }
+
+
+def _calibration(calibration: Calibration) -> Mapping[str, object]:
+    return {
+        "about": "log-odds of bad in the scorecard = intercept + slope x the model's, fitted to the released histogram",
+        "intercept": calibration.intercept,
+        "slope": calibration.slope,
     }
 
 

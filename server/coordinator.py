@@ -20,6 +20,7 @@ from federated.schema_toml import load_schema
 from federated.scorecard import PointScale, Scorecard, scorecard_from
 from privacy.consent.signing import SigningKey
 from privacy.errors import MalformedError
+from server.calibration import Calibration, calibration_from
 from server.rounds import Progress, Release, Run
 
 
@@ -31,8 +32,9 @@ class Outcome:
     plan: TrainingPlan
     plan_digest: str
     model: LinearModel | None
-    scorecard: Scorecard | None
-    released: ScoreHistogram | None  # noisy, of the held-out people who agreed to be counted
+    scorecard: Scorecard | None  # of the model, calibrated
+    calibration: Calibration | None
+    released: ScoreHistogram | None  # noisy, of the held-out people who agreed to be counted, on the card's scores
     releases: tuple[Release, ...]
     holders: tuple[str, ...]
     refused: Mapping[str, str]
@@ -67,18 +69,22 @@ class Coordinator:
         run = Run(self.plan, self.signed, self.recipe, channel, deadline_s=deadline_s)
         cohort = run.open(self.checkpoints)
         trained = run.train(cohort, progress)
-        scorecard, released, releases = None, None, trained.releases
+        scorecard, released, calibration, releases = None, None, None, trained.releases
         model = trained.model if isinstance(trained.model, LinearModel) else None
         if model is not None:
-            scorecard = scorecard_from(model, self.encoder, self.scale)
-            released, measurement = run.measure(cohort, scorecard.to_json())
+            as_trained = scorecard_from(model, self.encoder, self.scale)
+            counted, measurement = run.measure(cohort, as_trained.to_json())
             releases = (*releases, measurement)
+            calibration = calibration_from(counted, self.scale)
+            scorecard = scorecard_from(calibration.model(model), self.encoder, self.scale)
+            released = calibration.histogram(counted, self.scale)
         outcome = Outcome(
             run=cohort.run,
             plan=self.plan,
             plan_digest=self.signed.digest,
             model=model,
             scorecard=scorecard,
+            calibration=calibration,
             released=released,
             releases=releases,
             holders=tuple(cohort.joined),

@@ -16,7 +16,9 @@ REASONS: Final = {
     "reconfirm": "not confirmed again in time",
     "data": "not for these kinds of data",
     "uses": "number of uses reached",
-    "budget": "privacy budget spent",
+    "budget": "privacy budget too small or spent",
+    "unlinked": "no wallet linked",
+    "cohort": "data holder sat the run out",
 }
 
 
