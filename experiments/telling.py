@@ -204,7 +204,7 @@ class Teller:
         return (
             *self._recipe.excludes(),
             "noise that a data holder added itself and can subtract again: against one of the "
-            f"{holders} in this run, alone and honest but curious, epsilon is {epsilon_of(mu_inside, privacy.delta):.2f}",
+            f"{holders} in this run, curious and alone, epsilon is {epsilon_of(mu_inside, privacy.delta):.2f}",
             "each run is a release of its own: after this demo's second run, people used in both have spent up to "
             f"epsilon {epsilon_of(mu_of_both, privacy.delta):.2f}, within the cap of each",
             "the baselines and the exact figures beside the released ones: only public data allow them",

@@ -126,7 +126,7 @@ def _checked(plan: TrainingPlan) -> TrainingPlan:
         (plan.minimum_people >= 1, "the fewest people must be at least 1"),
         (1 <= plan.most_people <= LARGEST_PEOPLE, f"the most people must lie in 1..{LARGEST_PEOPLE}"),
         (0 <= plan.not_before < plan.ends, "the plan must end after it begins"),
-        (len({entry.identity for entry in plan.roster}) == len(holders), "each data holder needs an identity of its own"),
+        (len({entry.identity for entry in plan.roster}) == len(holders), "each data holder needs its own identity"),
         (2 <= plan.measurement_bands <= 1000, "measurement bands must lie in 2..1000"),
     ):
         if not holds:

@@ -1,4 +1,4 @@
-"""Setting a scorecard's probabilities by what was released about held-out people: post-processing, at no further cost."""
+"""Setting a scorecard's probabilities by what was released about held-out people: post-processing, which is free."""
 
 import math
 from dataclasses import dataclass, replace

@@ -118,7 +118,7 @@ def test_the_demo_runs_on_another_data_set(tmp_path: Path) -> None:
     command = next(command for command in HERE if "south_german" in command)
     assert _run(command, tmp_path).returncode == 0
     report = json.loads((tmp_path / "runs/south-german/report.json").read_text(encoding="utf-8"))
-    assert (report["dataset"], report["holders"]) == ("South German Credit", 3)
+    assert (report["dataset"], report["holders"]) == ("South German Credit (UPDATE)", 3)
     assert report["metrics"]["pooled"]["auc"] > 0.7
 
 

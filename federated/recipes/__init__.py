@@ -1,1 +1,1 @@
-"""Training recipes behind one small interface: what is released each round, what it costs, how the next step is taken."""
+"""Training recipes behind one small interface: what a round releases, what it costs, how the next step is taken."""

@@ -1,1 +1,1 @@
-"""Consent as values and pure rules: the record, its seal and signature, the lane, the view, the gate, the commitment."""
+"""Consent as values and pure rules: record, seal and signature, lane, view, gate, commitment, budget."""

@@ -21,9 +21,7 @@ def tier_of(epsilon: float) -> float | None:
     return max((tier for tier in TIERS if tier <= epsilon), default=None)
 
 
-def aggregation_share(
-    budget: TrainingBudget, *, plan_mu: float, delta: float, releases_per_window: int
-) -> float:
+def aggregation_share(budget: TrainingBudget, *, plan_mu: float, delta: float, releases_per_window: int) -> float:
     """Factor in [0, 1] on the person's contribution: share times min(1, mu(tier) / (plan_mu sqrt(releases))).
 
     `plan_mu` is the mu of one complete plan, `releases_per_window` how many such plans fit the person's

@@ -39,8 +39,7 @@ class CanonicalJson(Generic[Value]):
         """The value that `data` is the canonical form of. Raises MalformedError."""
         if len(data) > self._max_bytes:
             raise MalformedError(
-                f"{self._what} has {len(data)} bytes; at most {self._max_bytes} are read. "
-                "The sender must shorten it."
+                f"{self._what} has {len(data)} bytes; at most {self._max_bytes} are read. The sender must shorten it."
             )
         try:
             value = self._decoder.decode(data)

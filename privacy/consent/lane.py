@@ -195,6 +195,4 @@ def _from_base64(text: str, *, size: int | None) -> bytes:
 
 
 def _unreadable(needed: str) -> MalformedError:
-    return MalformedError(
-        f"a checkpoint cannot be read; {needed} are required. The registry must publish it again."
-    )
+    return MalformedError(f"a checkpoint cannot be read; {needed} are required. The registry must publish it again.")

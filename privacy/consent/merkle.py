@@ -90,8 +90,7 @@ def root_of(leaf_hashes: Sequence[bytes]) -> bytes:
         # An odd node at the end moves up unchanged, which is the RFC's split at the largest power of two.
         odd = level[-1:] if len(level) % 2 else []
         level = [
-            sha256(b"\x01" + left + right).digest()
-            for left, right in zip(level[::2], level[1::2], strict=False)
+            sha256(b"\x01" + left + right).digest() for left, right in zip(level[::2], level[1::2], strict=False)
         ] + odd
     return level[0]
 
@@ -152,9 +151,7 @@ def verify_inclusion(leaf: bytes, index: int, size: int, proof: Sequence[bytes],
         raise _unproven("inclusion")
 
 
-def verify_consistency(
-    old_size: int, new_size: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]
-) -> None:
+def verify_consistency(old_size: int, new_size: int, old_root: bytes, new_root: bytes, proof: Sequence[bytes]) -> None:
     """Raise TamperingError unless `proof` shows that the new log extends the old (RFC 9162, 2.1.4.2).
 
     Requires 1 <= old_size: an empty log proves nothing, so its caller decides.

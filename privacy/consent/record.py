@@ -149,9 +149,7 @@ def _check_rules(record: ConsentRecord) -> None:
         raise _broken("prev", "null in the first record and a digest in every later one")
     targets = [(grant.purpose, grant.to) for grant in record.grants]
     if targets != sorted(set(targets)):
-        raise _broken(
-            "grants", "one grant for each purpose and recipient, ascending by purpose and recipient"
-        )
+        raise _broken("grants", "one grant for each purpose and recipient, ascending by purpose and recipient")
     for grant in record.grants:
         if not grant.nbf < grant.exp <= grant.nbf + MAX_GRANT_S:
             raise _broken("exp", f"later than nbf by at most {MAX_GRANT_S // DAY_S} days")

@@ -48,9 +48,7 @@ class Suite(StrEnum):
 _CODES: Final = {Suite.X25519: b"\x01", Suite.MLKEM768_X25519: b"\x02"}
 _SUITES: Final = {code: suite for suite, code in _CODES.items()}
 _KEMS: Final = {Suite.X25519: hpke.KEM.X25519, Suite.MLKEM768_X25519: hpke.KEM.MLKEM768_X25519}
-_HPKE: Final = {
-    suite: hpke.Suite(kem, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM) for suite, kem in _KEMS.items()
-}
+_HPKE: Final = {suite: hpke.Suite(kem, hpke.KDF.HKDF_SHA256, hpke.AEAD.AES_256_GCM) for suite, kem in _KEMS.items()}
 # The suite's code, the encapsulated key and the authentication tag.
 _OVERHEAD: Final = {suite: 1 + kem.enc_length() + _TAG_BYTES for suite, kem in _KEMS.items()}
 
@@ -227,9 +225,7 @@ def open_sealed(sealed: Sealed, key: LaneKey, *, lane: str, epoch: int) -> Opene
     signature_end = end + SIGNATURE_BYTES
     rho_end = signature_end + RHO_BYTES
     if rho_end > RECORD_BUCKET_BYTES or any(inner[rho_end:]):
-        raise MalformedError(
-            "a sealed record's length or padding is wrong; the person's wallet must seal it again."
-        )
+        raise MalformedError("a sealed record's length or padding is wrong; the person's wallet must seal it again.")
     opened = Opened(inner[LENGTH_BYTES:end], inner[end:signature_end], inner[signature_end:rho_end])
     if commitment_of(opened.payload, opened.signature, opened.rho) != sealed.commit:
         raise TamperingError(
@@ -251,8 +247,7 @@ def open_message(ciphertext: bytes, *, key: LaneKey, context: bytes) -> bytes:
     """What `seal_message` was given. Raises MalformedError or TamperingError."""
     if len(ciphertext) - _OVERHEAD[key.suite] not in MESSAGE_BUCKETS_BYTES:
         raise MalformedError(
-            f"a sealed message has {len(ciphertext)} bytes, which no bucket gives; "
-            "the sender must seal it again."
+            f"a sealed message has {len(ciphertext)} bytes, which no bucket gives; the sender must seal it again."
         )
     inner = key.decrypt(ciphertext, info=_MESSAGE_LABEL + context)
     end = _MESSAGE_LENGTH_BYTES + int.from_bytes(inner[:_MESSAGE_LENGTH_BYTES], "big")
@@ -278,8 +273,7 @@ def _bucket_for(size: int) -> int:
         if size <= bucket:
             return bucket
     raise MalformedError(
-        f"a message has {size} bytes; at most {MESSAGE_BUCKETS_BYTES[-1]} can be sealed. "
-        "The sender must split it."
+        f"a message has {size} bytes; at most {MESSAGE_BUCKETS_BYTES[-1]} can be sealed. The sender must split it."
     )
 
 
@@ -295,6 +289,4 @@ def _suite_of(data: bytes) -> Suite:
 
 def _require_size(what: str, data: bytes, size: int) -> None:
     if len(data) != size:
-        raise MalformedError(
-            f"{what} has {len(data)} bytes; {size} are required. Its owner must make it again."
-        )
+        raise MalformedError(f"{what} has {len(data)} bytes; {size} are required. Its owner must make it again.")

@@ -34,9 +34,7 @@ def test_caps_round_down_to_a_tier(epsilon: float) -> None:
         assert epsilon < 2 * tier or tier == 8
 
 
-@pytest.mark.parametrize(
-    ("epsilon", "tier"), [(0.249, None), (0.25, 0.25), (0.999, 0.5), (1, 1), (8, 8), (99, 8)]
-)
+@pytest.mark.parametrize(("epsilon", "tier"), [(0.249, None), (0.25, 0.25), (0.999, 0.5), (1, 1), (8, 8), (99, 8)])
 def test_tiers_at_their_edges(epsilon: float, tier: float | None) -> None:
     assert tier_of(epsilon) == tier
 

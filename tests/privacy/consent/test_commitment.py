@@ -14,9 +14,7 @@ handle_sets = st.sets(st.binary(min_size=32, max_size=32), max_size=20)
 
 
 @given(handle_sets, st.randoms(use_true_random=False))
-def test_it_is_the_references_root_over_sorted_hmacs_in_any_order(
-    handles: set[bytes], chance: object
-) -> None:
+def test_it_is_the_references_root_over_sorted_hmacs_in_any_order(handles: set[bytes], chance: object) -> None:
     expected = reference_merkle.mth(sorted(hmac.new(SALT, handle, "sha256").digest() for handle in handles))
     assert commit_to_subjects(SALT, handles) == expected
     assert commit_to_subjects(SALT, sorted(handles, reverse=True)) == expected

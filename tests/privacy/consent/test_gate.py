@@ -99,12 +99,8 @@ def test_a_clock_off_by_more_than_the_skew_never_stretches_a_grant(seconds_off: 
     ends_now = view(record(ALICE, grant(exp=NOW, reconfirm_by=NOW)))
     begins_now = view(record(ALICE, grant(nbf=NOW)))
     allowed = Allow(budget())
-    assert asked(ends_now, interval=Interval(now, now)) == (
-        allowed if seconds_off < -SKEW_S else Deny(Reason.TIME)
-    )
-    assert asked(begins_now, interval=Interval(now, now)) == (
-        allowed if seconds_off >= SKEW_S else Deny(Reason.TIME)
-    )
+    assert asked(ends_now, interval=Interval(now, now)) == (allowed if seconds_off < -SKEW_S else Deny(Reason.TIME))
+    assert asked(begins_now, interval=Interval(now, now)) == (allowed if seconds_off >= SKEW_S else Deny(Reason.TIME))
 
 
 def test_reconfirm_by_pauses_from_its_instant_on() -> None:
@@ -159,9 +155,7 @@ def literal(wishes: ConsentRecord, purpose: str, recipient: str, lo: int, hi: in
 
 
 near = st.integers(-400, 400).map(NOW.__add__)
-targets = st.sampled_from(
-    [(purpose, to) for purpose in (Purpose.TRAIN, Purpose.VALIDATE) for to in ("a", "b")]
-)
+targets = st.sampled_from([(purpose, to) for purpose in (Purpose.TRAIN, Purpose.VALIDATE) for to in ("a", "b")])
 covered = st.sets(st.sampled_from(["capacity", "behaviour", "obligations"]), min_size=1)
 
 

@@ -80,9 +80,7 @@ def test_the_cosigned_example_is_laid_out_as_we_write() -> None:
 
 @given(size=st.integers(0, 2**63 - 1), root=st.binary(min_size=32, max_size=32))
 def test_a_written_checkpoint_is_read_back(size: int, root: bytes) -> None:
-    assert read_checkpoint(write_checkpoint(Head(size, root), ORIGIN, KEY), ORIGIN, KEY.public) == Head(
-        size, root
-    )
+    assert read_checkpoint(write_checkpoint(Head(size, root), ORIGIN, KEY), ORIGIN, KEY.public) == Head(size, root)
 
 
 @given(st.integers(0, len(NOTE) - 1), st.characters(codec="utf-8"))

@@ -81,9 +81,7 @@ def test_inclusion_proofs_are_the_references_and_prove_nothing_else(data: st.Dat
     elsewhere = data.draw(st.integers(0, size + 2))
     if elsewhere != index:
         assert not accepted(verify_inclusion, LEAVES[index], elsewhere, size, proof, root)
-    assert not accepted(
-        verify_inclusion, LEAVES[index - 1] if size > 1 else root[::-1], index, size, proof, root
-    )
+    assert not accepted(verify_inclusion, LEAVES[index - 1] if size > 1 else root[::-1], index, size, proof, root)
     assert not accepted(verify_inclusion, LEAVES[index], index, size, [*proof, root], root)
     if proof:
         assert not accepted(verify_inclusion, LEAVES[index], index, size, proof[:-1], root)

@@ -125,9 +125,7 @@ def test_a_ciphertext_cut_at_any_length_does_not_open(suite: Suite) -> None:
                 epoch=EPOCH,
             )
     with pytest.raises(MalformedError):
-        open_sealed(
-            Sealed(sealed.commit, sealed.ciphertext + b"\0"), LANE_KEYS[suite], lane="lane-a", epoch=EPOCH
-        )
+        open_sealed(Sealed(sealed.commit, sealed.ciphertext + b"\0"), LANE_KEYS[suite], lane="lane-a", epoch=EPOCH)
 
 
 @both_suites
@@ -185,9 +183,7 @@ def test_padding_that_is_not_zero_is_refused(place: int, value: int) -> None:
     inner[place] = value
     commit = sha256(b"fedcredit/commit/v1" + RHO + SIGNATURE + PAYLOAD).digest()
     with pytest.raises(MalformedError, match="padding"):
-        open_sealed(
-            forged(Suite.X25519, bytes(inner), commit), LANE_KEYS[Suite.X25519], lane="lane-a", epoch=EPOCH
-        )
+        open_sealed(forged(Suite.X25519, bytes(inner), commit), LANE_KEYS[Suite.X25519], lane="lane-a", epoch=EPOCH)
 
 
 @given(length=st.integers(MAX_PAYLOAD_BYTES + 1, 65535))

@@ -23,11 +23,7 @@ def test_small_order_list_is_the_fourteen_encodings_of_cctv() -> None:
 
 
 def test_no_cctv_signature_with_a_small_order_key_or_r_verifies() -> None:
-    cases = [
-        v
-        for v in vectors("cctv/ed25519vectors.json")
-        if {"low_order_A", "low_order_R"} & set(v["flags"] or ())
-    ]
+    cases = [v for v in vectors("cctv/ed25519vectors.json") if {"low_order_A", "low_order_R"} & set(v["flags"] or ())]
     assert len(cases) > 700
     for case in cases:
         with pytest.raises(TamperingError):

@@ -248,9 +248,7 @@ def test_verified_payloads_can_be_stored_and_loaded_again() -> None:
     ]
     assert opened[3] is None
     assert (
-        open_entry(
-            Entry(LINE[0].stub, None), 0, key=LANE_KEY, lane=LANE, holder=HOLDER, epoch=EPOCH, links=links
-        )
+        open_entry(Entry(LINE[0].stub, None), 0, key=LANE_KEY, lane=LANE, holder=HOLDER, epoch=EPOCH, links=links)
         is None
     )
     loaded = LaneView.of(head_of(lane), [payload for payload in opened if payload is not None])
@@ -273,9 +271,7 @@ def newest(history: list[ConsentRecord], person: Person) -> ConsentRecord | Conf
 
 
 wishes = st.builds(
-    lambda person, seq, granted, frozen: record(
-        person, *([grant()] if granted else []), seq=seq, frozen=frozen
-    ),
+    lambda person, seq, granted, frozen: record(person, *([grant()] if granted else []), seq=seq, frozen=frozen),
     st.sampled_from(PEOPLE[:2]),
     st.integers(1, 4),
     st.booleans(),
@@ -310,9 +306,7 @@ ITEMS = [
     record(BOB, seq=2, frozen=True),
     record(ALICE, grant(), seq=3),
 ]
-SEALED = [
-    entry(ALICE if one.handle == ALICE.handle else BOB, one, name=str(n)) for n, one in enumerate(ITEMS)
-]
+SEALED = [entry(ALICE if one.handle == ALICE.handle else BOB, one, name=str(n)) for n, one in enumerate(ITEMS)]
 JUNK = [forged for forged, changes in FORGERIES.values() if not changes]
 
 
