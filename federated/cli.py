@@ -20,6 +20,17 @@ COMMANDS = {
     "bench": ("experiments.bench_cli", "Measure the figures that the project promises, side by side."),
 }
 
+# Packages that only some commands need, and the extra that installs them.
+EXTRAS = {
+    "jinja2": "experiments",
+    "matplotlib": "experiments",
+    "opacus": "opacus",
+    "sklearn": "experiments",
+    "sqlalchemy": "coordinator",
+    "threadpoolctl": "experiments",
+    "torch": "opacus",
+}
+
 
 class LazyGroup(click.Group):
     """A group whose commands are imported when they are run, not when they are listed."""
@@ -62,6 +73,13 @@ def main() -> NoReturn:
     except click.ClickException as error:
         error.show()
         sys.exit(error.exit_code)
+    except ModuleNotFoundError as error:
+        extra = EXTRAS.get((error.name or "").partition(".")[0])
+        if extra is None:
+            raise
+        click.echo(f"Usage: this command needs {error.name}, which is not installed; run: "
+                   f"pip install 'fedcredit[{extra}]'", err=True)  # fmt: skip
+        sys.exit(2)
     except FedcreditError as error:
         click.echo(f"{type(error).__name__.removesuffix('Error')}: {error}", err=True)
         sys.exit(error.exit_code)

@@ -1,7 +1,6 @@
 """What training makes: a function from encoded rows to log-odds of bad. Evaluating one needs numpy only."""
 
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -43,19 +42,6 @@ def frozen_array(values: object, shape: tuple[int, ...], what: str) -> NDArray[n
         )
     array.setflags(write=False)
     return array
-
-
-class Model(Protocol):
-    """A trained model, tied to the schema whose encoding it reads."""
-
-    @property
-    def schema_digest(self) -> str:
-        """Hex SHA-256 of the schema."""
-        ...
-
-    def log_odds(self, x: Matrix) -> Vector:
-        """Log-odds of bad, shape (n,), of encoded rows, shape (n, p)."""
-        ...
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -125,3 +111,7 @@ class NetworkModel:
             signal = np.maximum(signal @ hidden_matrix.T + hidden_offset, 0.0)
         log_odds: Vector = (signal @ matrix.T + offset)[:, 0]
         return log_odds
+
+
+Model = LinearModel | NetworkModel
+"""What a recipe can make: a closed set, tied to the schema whose encoding it reads."""

@@ -23,7 +23,7 @@ def write_bundle(outcome: Outcome, key: SigningKey, directory: Path, *, excludes
 
     MalformedError for a run without a scorecard: a model that is no sum over characteristics has none.
     """
-    if outcome.scorecard is None or outcome.released is None or outcome.model is None or outcome.calibration is None:
+    if outcome.scorecard is None or outcome.released is None or outcome.calibration is None:
         raise MalformedError(
             "Only a linear model has a scorecard to publish. The coordinator should choose its recipe."
         )

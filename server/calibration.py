@@ -6,13 +6,14 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from federated.metrics import ScoreHistogram
-from federated.model import LinearModel, probability_of
+from federated.model import LinearModel, Vector, probability_of
 from federated.scorecard import PointScale
 
 FEWEST_PEOPLE = 100.0
 SLOPES = (0.3, 3.0)  # outside, the model is wrong rather than uncalibrated
 BANDS_TOGETHER = 4  # noise cancels in wider bands
-STEPS = 25
+STEPS = 50
+SMALLEST_STEP = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,12 +53,21 @@ def calibration_from(released: ScoreHistogram, scale: PointScale) -> Calibration
     middles = (coarse.edges[:-1] + coarse.edges[1:]) / 2
     columns = np.column_stack([np.ones(len(middles)), scale.log_odds_of_bad(middles)])
     found = np.array([0.0, 1.0])
-    for _ in range(STEPS):  # Newton's method on a concave function of two numbers
+    for _ in range(STEPS):  # Newton's method on a concave function of two numbers, halving steps that overshoot
         probability = probability_of(columns @ found)
         gradient = columns.T @ (bads - (goods + bads) * probability)
         curvature = (columns.T * ((goods + bads) * probability * (1 - probability))) @ columns
-        found = found + np.linalg.solve(curvature + 1e-9 * np.eye(2), gradient)
+        step = np.linalg.solve(curvature + 1e-9 * np.eye(2), gradient)
+        before = _log_likelihood(columns @ found, goods, bads)
+        while _log_likelihood(columns @ (found + step), goods, bads) < before and np.abs(step).max() > SMALLEST_STEP:
+            step = step / 2
+        found = found + step
     intercept, slope = found.tolist()
     if not (math.isfinite(intercept) and SLOPES[0] <= slope <= SLOPES[1]):
         return AS_TRAINED
     return Calibration(intercept, slope)
+
+
+def _log_likelihood(log_odds: Vector, goods: Vector, bads: Vector) -> float:
+    # logaddexp(0, z) is log(1 + e^z) without overflow.
+    return float(-(bads @ np.logaddexp(0, -log_odds) + goods @ np.logaddexp(0, log_odds)))

@@ -11,7 +11,7 @@ from federated.channel import Channel
 from federated.encoder import Encoder
 from federated.files import write_whole
 from federated.metrics import ScoreHistogram
-from federated.model import LinearModel
+from federated.model import LinearModel, Model, NetworkModel
 from federated.plan import SignedPlan, TrainingPlan, read_plan, recipe_of
 from federated.recipes.base import Recipe
 from federated.releases import scale_of
@@ -31,7 +31,7 @@ class Outcome:
     run: str
     plan: TrainingPlan
     plan_digest: str
-    model: LinearModel | None
+    model: Model
     scorecard: Scorecard | None  # of the model, calibrated
     calibration: Calibration | None
     released: ScoreHistogram | None  # noisy, of the held-out people who agreed to be counted, on the card's scores
@@ -70,8 +70,8 @@ class Coordinator:
         cohort = run.open(self.checkpoints)
         trained = run.train(cohort, progress)
         scorecard, released, calibration, releases = None, None, None, trained.releases
-        model = trained.model if isinstance(trained.model, LinearModel) else None
-        if model is not None:
+        model = trained.model
+        if isinstance(model, LinearModel):
             as_trained = scorecard_from(model, self.encoder, self.scale)
             counted, measurement = run.measure(cohort, as_trained.to_json())
             releases = (*releases, measurement)
@@ -113,8 +113,7 @@ class Coordinator:
         }
         directory = self._directory / "runs" / outcome.run
         directory.mkdir(parents=True, exist_ok=True)
-        if outcome.model is not None:
-            write_whole(directory / "model.json", model_document(outcome.model))
+        write_whole(directory / "model.json", model_document(outcome.model))
         if outcome.scorecard is not None:
             write_whole(directory / "scorecard.json", outcome.scorecard.to_json())
         write_whole(directory / "run.json", canonical(record))  # last: its presence says that the run is whole
@@ -125,8 +124,11 @@ def canonical(value: object) -> bytes:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False).encode() + b"\n"
 
 
-def model_document(model: LinearModel) -> bytes:
-    """The linear model in canonical JSON, each number in its shortest exact form."""
+def model_document(model: Model) -> bytes:
+    """The model in canonical JSON, each number in its shortest exact form."""
+    if isinstance(model, NetworkModel):
+        layers = [{"matrix": matrix.tolist(), "offset": offset.tolist()} for matrix, offset in model.layers]
+        return canonical({"kind": "network", "layers": layers, "schema_digest": model.schema_digest})
     return canonical(
         {
             "centre": model.centre.tolist(),

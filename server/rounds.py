@@ -35,6 +35,7 @@ from privacy.consent.signing import PayloadType, verify
 from privacy.errors import FedcreditError, MalformedError, RefusalCode, RefusalError
 from privacy.grid import Grid
 
+MOST_NAMED = 10
 Progress = Callable[[str, int, int], None]  # what, done, of how many
 
 
@@ -104,10 +105,10 @@ class Run:
                 case header:
                     raise _unexpected(header)
         if len(joined) < self._plan.minimum_holders:
-            reasons = ", ".join(f"{holder}: {code.value}" for holder, code in sorted(refused.items())) or "silence"
             raise RefusalError(
                 f"{len(joined)} data holders joined the run and the plan needs {self._plan.minimum_holders} "
-                f"({reasons}). Nothing was released. The coordinator should ask them, or write a plan that fits.",
+                f"({_told(refused)}). Nothing was released. "
+                "The coordinator should ask them, or write a plan that fits.",
                 next(iter(refused.values()), RefusalCode.COHORT),
             )
         return Cohort(run, nodes, dict(sorted(joined.items())), refused)
@@ -180,6 +181,13 @@ def _read_update(
     masked = array_of(answer, "masked", shape=(length,), dtype=np.uint64)
     verify(identity, PayloadType.UPDATE, update_statement(name, header.commitment, masked), header.signature)
     return header, masked
+
+
+def _told(refused: Mapping[str, RefusalCode]) -> str:
+    """Who refused and with what code; of many, the first few and how many more."""
+    named = [f"{holder}: {code.value}" for holder, code in sorted(refused.items())]
+    more = f" and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
+    return ", ".join(named[:MOST_NAMED]) + more or "silence"
 
 
 def _unexpected(header: Header) -> MalformedError:

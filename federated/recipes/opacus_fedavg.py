@@ -26,7 +26,7 @@ from federated.recipes.base import (
 )
 from federated.rows import EncodedRows
 from privacy.accounting import SampledSpend, Spend, UnprotectedSpend
-from privacy.errors import MalformedError
+from privacy.errors import MalformedError, RefusalCode, RefusalError
 from privacy.noise import NoiseSource, Vector
 from privacy.sampled import noise_multiplier_for
 
@@ -181,10 +181,17 @@ class OpacusFedAvg:
         return noise_share * change
 
     def _trained(self, vector: Vector, rows: EncodedRows, *, seed: int) -> Vector:
-        import torch
-        from opacus import GradSampleModule
-        from opacus.optimizers import DPOptimizer
-        from torch.nn.utils import parameters_to_vector, skip_init, vector_to_parameters
+        try:
+            import torch
+            from opacus import GradSampleModule
+            from opacus.optimizers import DPOptimizer
+            from torch.nn.utils import parameters_to_vector, skip_init, vector_to_parameters
+        except ModuleNotFoundError as error:
+            raise RefusalError(
+                f"This recipe needs {error.name}, which is not installed here. The data holder should install the "
+                "extra `opacus`, or take the recipe out of its policy.",
+                RefusalCode.POLICY,
+            ) from error
 
         class SharedOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
             """DPOptimizer in which person i's gradient is clipped and then scaled by the person's share."""

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from federated.files import write_whole
+from federated.model import LinearModel
 from federated.recipes.base import RecipeName
 from federated.scorecard import Scorecard
 from privacy.consent.signing import SigningKey
@@ -21,7 +22,7 @@ def test_a_run_leaves_its_model_scorecard_and_record(ready: Ready) -> None:
     directory = ready.federation.coordinator_directory / "runs" / outcome.run
     assert {path.name for path in directory.iterdir()} == {"model.json", "scorecard.json", "run.json"}
     model = json.loads((directory / "model.json").read_bytes())
-    assert outcome.model is not None
+    assert isinstance(outcome.model, LinearModel)
     assert np.array_equal(model["coefficients"], outcome.model.coefficients)
     assert Scorecard.from_json((directory / "scorecard.json").read_bytes()) == outcome.scorecard
     record = json.loads((directory / "run.json").read_bytes())

@@ -12,11 +12,12 @@ from numpy.typing import NDArray
 from experiments.session import DEADLINE_S, Session
 from federated.channel import Act, Channel
 from federated.messages import Joined, Letter, Refused, ScoreAnswers, Update
+from federated.model import LinearModel
 from privacy.consent.signing import PayloadType, SigningKey
 from privacy.errors import FedcreditError, MalformedError, RefusalCode, RefusalError, TamperingError
 from server.coordinator import Coordinator, Outcome
 from server.relay import relay_scores
-from server.rounds import no_progress
+from server.rounds import _told, no_progress
 from tests.ready import ASTER, BIRCH, HOLDERS, Ready
 
 Change = Callable[[Letter], Letter | None]
@@ -120,7 +121,7 @@ def test_silence_at_the_opening_leaves_a_smaller_cohort(ready: Ready) -> None:
     with ready.session() as session:
         outcome = run(session, ready, Act.QUERY, {ASTER: silent})
     assert set(outcome.holders) == {BIRCH, HOLDERS[2]}
-    assert outcome.model is not None
+    assert isinstance(outcome.model, LinearModel)
 
 
 def test_too_few_joining_is_a_refusal_that_names_holders_and_codes(ready: Ready) -> None:
@@ -193,3 +194,10 @@ def test_scores_are_relayed_by_who_was_asked(ready: Ready) -> None:
         for lie in (ScoreAnswers(ASTER, []), ScoreAnswers(BIRCH, [b"x"])):
             with pytest.raises(MalformedError, match=ASTER):
                 relay({ASTER: partial(replace, header=lie)})
+
+
+def test_of_many_refusals_the_first_few_are_named() -> None:
+    told = _told({f"holder-{k:02}": RefusalCode.COHORT for k in range(14)})
+    assert told.startswith("holder-00: cohort, holder-01: cohort")
+    assert told.endswith("holder-09: cohort and 4 more")
+    assert _told({}) == "silence"

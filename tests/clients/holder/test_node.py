@@ -19,6 +19,7 @@ from experiments.session import DEADLINE_S
 from experiments.wishes import records_of
 from federated.channel import Act
 from federated.messages import Instruction, Joined, Letter, Measurement, Opening, Refused, Update
+from federated.model import LinearModel
 from federated.plan import TrainingPlan, sign_plan
 from federated.scorecard import Scorecard
 from privacy.consent.lane import Head, write_checkpoint
@@ -211,13 +212,13 @@ def used(ready: Ready, outcome: Outcome) -> list[set[bytes]]:
 
 def test_nodes_restarted_between_all_rounds_give_the_same_model_and_repeat_it(ready: Ready) -> None:
     outcome = run_restarting(ready)
-    assert outcome.model is not None
+    assert isinstance(outcome.model, LinearModel)
     with ready.holder() as holder:
         charged = holder.ledger.releases()
     # In one go over the same directories: every release is there already, so this also shows that a run repeats.
     again = ready.run()
     assert again.run == outcome.run
-    assert again.model is not None
+    assert isinstance(again.model, LinearModel)
     assert np.array_equal(again.model.coefficients, outcome.model.coefficients)
     assert [release.updates for release in again.releases] == [release.updates for release in outcome.releases]
     with ready.holder() as holder:
