@@ -1,5 +1,5 @@
 # Two commands do all the set-up: each makes its own virtual environment in .venv if there is none.
-PYTHON ?= python3.11
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
 

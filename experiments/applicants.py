@@ -43,7 +43,7 @@ def shown(label: str, report: ScoreReport, cut_off: float) -> ApplicantScore:
         score=report.score,
         low=report.low,
         high=report.high,
-        band=f"{'at or above' if report.score >= cut_off else 'below'} a cut-off of {cut_off:g}",
+        band=f"{cut_off:g} or more" if report.score >= cut_off else f"below {cut_off:g}",
         reasons=tuple(reason.text for reason in report.reasons),
     )
 

@@ -42,6 +42,7 @@ from privacy.accounting import epsilon_of, mu_of
 from privacy.consent.record import Purpose
 from privacy.errors import MalformedError
 from privacy.noise import SecureNoise, SeededNoise
+from server.bundle import TRUST_MODEL
 from server.coordinator import Outcome
 from server.rounds import Progress
 
@@ -52,13 +53,6 @@ RECIPE_TITLES = {
 }
 APPLICANT_QUANTILES = (0.05, 0.3, 0.6, 0.95)
 PACKAGES = ("fedcredit", "flwr", "numpy", "cryptography", "opacus", "torch", "scikit-learn")
-
-TRUST_MODEL = (
-    "Each data holder adds its part of one common noise to whole numbers and masks them with keys agreed with every "
-    "other data holder, so the coordinator sees sums over all of them only. This holds against a coordinator that is "
-    "curious but follows the protocol, and as long as no data holder shows it masks. If a data holder leaves, the "
-    "run ends."
-)
 
 
 def train_usual(
@@ -205,6 +199,8 @@ class Teller:
             *self._recipe.excludes(),
             "noise that a data holder added itself and can subtract again: against one of the "
             f"{holders} in this run, curious and alone, epsilon is {epsilon_of(mu_inside, privacy.delta):.2f}",
+            "how the schema's characteristics were chosen: those of the embedded schemas on the published rows, held-out "
+            "people included",
             "each run is a release of its own: after this demo's second run, people used in both have spent up to "
             f"epsilon {epsilon_of(mu_of_both, privacy.delta):.2f}, within the cap of each",
             "the baselines and the exact figures beside the released ones: only public data allow them",

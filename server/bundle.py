@@ -14,6 +14,12 @@ from privacy.errors import MalformedError
 from server.calibration import Calibration
 from server.coordinator import Outcome, canonical, model_document
 
+TRUST_MODEL = (
+    "Each data holder adds its part of one common noise to whole numbers and masks them with keys agreed with every "
+    "other data holder, so the coordinator sees sums over all of them only. This holds against a coordinator that is "
+    "curious but follows the protocol, and as long as no data holder shows it masks. If a data holder leaves, the "
+    "run ends."
+)
 MANIFEST = "MANIFEST.json"
 SIGNATURE = "MANIFEST.sig"
 
@@ -62,6 +68,7 @@ def _privacy(outcome: Outcome, excludes: tuple[str, ...]) -> Mapping[str, object
         "adjacency": "add or remove one person",
         "accountant": "exact Gaussian DP",
         "excludes": list(excludes),
+        "trust_model": TRUST_MODEL,
         "not_private": outcome.plan.seed is not None,
     }
 
