@@ -199,8 +199,9 @@ class Teller:
             *self._recipe.excludes(),
             "noise that a data holder added itself and can subtract again: against one of the "
             f"{holders} in this run, curious and alone, epsilon is {epsilon_of(mu_inside, privacy.delta):.2f}",
-            "how the schema's characteristics were chosen: those of the embedded schemas on the published rows, held-out "
-            "people included",
+            "whether a data holder takes part at all, which tells that it has at least the fewest people planned",
+            "how the schema's characteristics were chosen: those of the embedded schemas on the published rows, "
+            "held-out people included",
             "each run is a release of its own: after this demo's second run, people used in both have spent up to "
             f"epsilon {epsilon_of(mu_of_both, privacy.delta):.2f}, within the cap of each",
             "the baselines and the exact figures beside the released ones: only public data allow them",
