@@ -14,7 +14,7 @@ COMMANDS = {
     "demo": ("experiments.demo_cli", "Run a whole private federation on real data and write a report."),
     "train": (
         "experiments.demo_cli",
-        "Run the next training run of a federation that the demo left on disk.",
+        "Run the plan of a federation that the demo left on disk.",
     ),
     "schema": ("federated.schema_cli", "Draft a schema from a table; check a table against a schema."),
     "bench": ("experiments.bench_cli", "Measure the figures that the project promises, side by side."),
