@@ -27,7 +27,7 @@ WRITTEN = frozenset({MARK, "report.html", "bundle", "federation"})
 @click.option("--out", type=click.Path(path_type=Path), default=Path("runs/demo"), show_default=True,
               help="Directory for report.html, report.json, bundle/ and federation/.")  # fmt: skip
 @click.option("--holders", type=click.IntRange(min=2), default=10, show_default=True, help="How many data holders.")
-@click.option("--epsilon", type=click.FloatRange(min=0, min_open=True), default=1.0, show_default=True,
+@click.option("--epsilon", type=click.FloatRange(min=0.05), default=1.0, show_default=True,
               help="What one run may cost a person, at delta 1e-5.")  # fmt: skip
 @click.option(
     "--seed",
@@ -121,7 +121,7 @@ def replacing(out: Path) -> Iterator[Path]:
         if names and not {MARK} <= names <= WRITTEN:
             raise UsageError(f"{out} holds something else than a finished demo; give --out another directory.")
         shutil.rmtree(building, ignore_errors=True)
-        building.mkdir(parents=True)
+        building.mkdir(parents=True, mode=0o700)
         yield building
         if out.exists():
             shutil.rmtree(before, ignore_errors=True)
@@ -142,6 +142,8 @@ def replacing(out: Path) -> Iterator[Path]:
 
 def _beside(out: Path, what: str) -> Path:
     whole = out.resolve()
+    if not whole.name:
+        raise UsageError(f"{out} is the root of the file system; give --out a directory of its own.")
     return whole.with_name(f".{whole.name}.{what}")
 
 

@@ -234,6 +234,9 @@ class Federation:
         self._holder_keys[holder].save(directory / "keys")
         write_whole(directory / "schema.toml", self.data.schema_text.encode())
         recipes = ", ".join(f'"{name.value}"' for name in RecipeName)
+        peers = "\n".join(
+            f'{name} = "{keys.identity.public.hex()}"' for name, keys in self._holder_keys.items() if name != holder
+        )
         write_whole(
             directory / "holder.toml",
             f"""version = 1
@@ -254,6 +257,9 @@ fewest_people = {self._fewest_people}
 clock_skew_s = 120
 longest_lane_age_s = {DAY_S}
 accept_seeded_noise = {str(self.seeded).lower()}
+
+[policy.peers]
+{peers}
 """.encode(),
         )
         samples: dict[bool, list[Sequence[str]]] = {False: [], True: []}

@@ -19,7 +19,7 @@ class Session:
 
     def __init__(self, directory: Path, clock: Callable[[], float]) -> None:
         """UsageError if there is no federation in `directory`; whatever a data holder finds broken is raised."""
-        homes = sorted((directory / "holders").glob("*/holder.toml"))
+        homes = sorted(home / "holder.toml" for home in (directory / "holders").glob("*") if home.is_dir())
         if not homes:
             raise UsageError(f"{directory} holds no federation; `fedcredit demo` leaves one in runs/demo/federation.")
         self._directory = directory

@@ -42,7 +42,6 @@ from privacy.accounting import epsilon_of, mu_of
 from privacy.consent.record import Purpose
 from privacy.errors import MalformedError
 from privacy.noise import SecureNoise, SeededNoise
-from server.bundle import TRUST_MODEL
 from server.coordinator import Outcome
 from server.rounds import Progress
 
@@ -111,7 +110,11 @@ class Teller:
             rounds=self._recipe.rounds,
             recipe=RECIPE_TITLES[self._recipe.name],
             privacy=PrivacyStatement(
-                epsilon=privacy.epsilon, delta=privacy.delta, excludes=self._excludes(), trust_model=TRUST_MODEL
+                epsilon=privacy.epsilon,
+                delta=privacy.delta,
+                excludes=self._excludes(),
+                trust_model=self._recipe.trust_model,
+                accountant=self._recipe.accountant,
             ),
             not_private=outcome.plan.seed is not None,
             consent=self._consent(),
@@ -271,5 +274,6 @@ def _table(card: Scorecard) -> ScorecardTable:
             int(scale.minimum),
             int(scale.maximum),
         ),
+        card.base_points,
         lines,
     )

@@ -68,7 +68,9 @@ def main() -> NoReturn:
     try:
         fedcredit(standalone_mode=False)
     except click.exceptions.Abort:
-        click.echo("Stopped. Nothing half-written is left; run the command again to continue.", err=True)
+        click.echo(
+            "Stopped. Nothing half-written is left. A demo starts anew; `train` repeats what was released.", err=True
+        )
         sys.exit(130)
     except click.ClickException as error:
         error.show()

@@ -14,7 +14,7 @@ from privacy.errors import MalformedError, UsageError
 TABLE = click.Path(path_type=Path)
 
 
-@click.group()
+@click.group(epilog="Example: fedcredit schema check schema.toml loans.csv")
 def schema() -> None:
     """Draft a schema from a table; check a table against a schema."""
 

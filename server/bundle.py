@@ -8,18 +8,16 @@ import numpy as np
 
 from federated.files import write_whole
 from federated.metrics import ScoreHistogram
+from federated.model import LinearModel
+from federated.plan import recipe_of
+from federated.recipes.base import Recipe
+from federated.releases import measurement_noise
 from federated.scorecard import Scorecard
 from privacy.consent.signing import PayloadType, SigningKey
 from privacy.errors import MalformedError
 from server.calibration import Calibration
 from server.coordinator import Outcome, canonical, model_document
 
-TRUST_MODEL = (
-    "Each data holder adds its part of one common noise to whole numbers and masks them with keys agreed with every "
-    "other data holder, so the coordinator sees sums over all of them only. This holds against a coordinator that is "
-    "curious but follows the protocol, and as long as no data holder shows it masks. If a data holder leaves, the "
-    "run ends."
-)
 MANIFEST = "MANIFEST.json"
 SIGNATURE = "MANIFEST.sig"
 
@@ -29,16 +27,23 @@ def write_bundle(outcome: Outcome, key: SigningKey, directory: Path, *, excludes
 
     MalformedError for a run without a scorecard: a model that is no sum over characteristics has none.
     """
-    if outcome.scorecard is None or outcome.released is None or outcome.calibration is None:
+    model = outcome.model
+    if (
+        not isinstance(model, LinearModel)
+        or outcome.scorecard is None
+        or outcome.released is None
+        or outcome.calibration is None
+    ):
         raise MalformedError(
             "Only a linear model has a scorecard to publish. The coordinator should choose its recipe."
         )
+    recipe = recipe_of(outcome.plan, width=len(model.coefficients))
     documents = {
         "scorecard.json": outcome.scorecard.to_json(),
-        "model.json": model_document(outcome.model),
-        "privacy.json": canonical(_privacy(outcome, excludes)),
+        "model.json": model_document(model),
+        "privacy.json": canonical(_privacy(outcome, recipe, excludes)),
         "calibration.json": canonical(_calibration(outcome.calibration)),
-        "metrics.json": canonical(_metrics(outcome.scorecard, outcome.released)),
+        "metrics.json": canonical(_metrics(outcome.scorecard, outcome.released, measurement_noise(outcome.plan))),
         "parity.json": canonical(_parity(outcome.scorecard)),
     }
     manifest = canonical(
@@ -58,7 +63,7 @@ def write_bundle(outcome: Outcome, key: SigningKey, directory: Path, *, excludes
     write_whole(directory / SIGNATURE, signature)  # last: a bundle without it is not whole
 
 
-def _privacy(outcome: Outcome, excludes: tuple[str, ...]) -> Mapping[str, object]:
+def _privacy(outcome: Outcome, recipe: Recipe, excludes: tuple[str, ...]) -> Mapping[str, object]:
     privacy = outcome.plan.privacy
     return {
         "epsilon": privacy.epsilon,
@@ -66,9 +71,9 @@ def _privacy(outcome: Outcome, excludes: tuple[str, ...]) -> Mapping[str, object
         "delta": privacy.delta,
         "unit": "person",
         "adjacency": "add or remove one person",
-        "accountant": "exact Gaussian DP",
+        "accountant": recipe.accountant,
         "excludes": list(excludes),
-        "trust_model": TRUST_MODEL,
+        "trust_model": recipe.trust_model,
         "not_private": outcome.plan.seed is not None,
     }
 
@@ -81,11 +86,13 @@ def _calibration(calibration: Calibration) -> Mapping[str, object]:
     }
 
 
-def _metrics(scorecard: Scorecard, released: ScoreHistogram) -> Mapping[str, object]:
+def _metrics(scorecard: Scorecard, released: ScoreHistogram, noise: float) -> Mapping[str, object]:
     middles = (released.edges[:-1] + released.edges[1:]) / 2
     figures = released.metrics(scorecard.probability_of_bad(middles))
     return {
-        "about": "from the noisy histogram of held-out people, which is all that was released about them",
+        "about": "from the noisy histogram of held-out people, which is all that was released about them; the figures "
+        "carry its noise, and counts may be negative",
+        "noise_standard_deviation_of_each_count": noise,
         "metrics": figures.to_dict(),
         "histogram": {
             "edges": released.edges.tolist(),

@@ -159,6 +159,14 @@ class Run:
                     raise RefusalError("no answer before the deadline, or none that can be read", RefusalCode.COHORT)
                 updates[holder], masked = _read_update(answer, holder, name, length, identities[holder])
             except FedcreditError as error:
+                missing = sorted(identities.keys() - cohort.nodes.keys())
+                if isinstance(error, RefusalError) and error.code is RefusalCode.REPLAY and missing:
+                    raise RefusalError(
+                        f"{holder} has made this release before, for another cohort, and {', '.join(missing)} did not "
+                        f"join now ({_told(cohort.refused)}). One answer is all there is: whoever is missing should "
+                        "put its node in order, then the coordinator runs the same plan again, or writes another plan.",
+                        RefusalCode.REPLAY,
+                    ) from error
                 raise RefusalError(
                     f"Data holder {holder} left the run in step {name.partition('/')[2]}: {error}. Its mask cannot "
                     "cancel, so the run ends here without a model; what was charged stays charged. The coordinator "

@@ -1,8 +1,13 @@
 """The data holder's copy of its own lane, its links, and the runs it has joined, in one database.
 
 A sync downloads what is new, recomputes the root over the whole lane and compares it with the registry's signed
-head. The last accepted head also lies in a file of its own, so that a restored database is noticed; each opened
-record carries a keyed digest of its stub and content, so that an edited one is.
+head. The last accepted head also lies in a file of its own, so that a restored database is noticed. Each opened
+record, link and use carries a keyed digest, so that an edited one is noticed too. A link or a use that was deleted is
+not: without its link a row is never used, but a use that is gone is not counted.
+
+The privacy ledger's last head lies here as well, because a ledger that is restored together with its own head file
+looks sound. Nothing here notices that this database, the ledger and both head files were restored together, or that
+the ledger was restored and its head deleted here.
 """
 
 import hashlib
@@ -13,9 +18,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
+from clients.holder.ledger_chain import LedgerHead
+from clients.holder.row_seal import RowSeal
 from clients.holder.settings import HolderSettings
 from federated.files import write_whole
 from privacy.consent.lane import Head, Stub, read_checkpoint
@@ -26,7 +30,8 @@ from privacy.errors import MalformedError, RefusalCode, RefusalError, TamperingE
 
 _TABLES = """
 CREATE TABLE IF NOT EXISTS links (
-    customer TEXT PRIMARY KEY, handle BLOB NOT NULL UNIQUE, public_key BLOB NOT NULL, linked_at_size INTEGER NOT NULL
+    customer TEXT PRIMARY KEY, handle BLOB NOT NULL UNIQUE, public_key BLOB NOT NULL, linked_at_size INTEGER NOT NULL,
+    mac BLOB NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS entries (
     position INTEGER PRIMARY KEY, stub BLOB NOT NULL, ciphertext BLOB NOT NULL, payload BLOB, opened BLOB NOT NULL
@@ -35,10 +40,13 @@ CREATE TABLE IF NOT EXISTS synced (
     one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL, root BLOB NOT NULL, at INTEGER NOT NULL
 ) STRICT;
 CREATE TABLE IF NOT EXISTS uses (
-    handle BLOB NOT NULL, recipient TEXT NOT NULL, nonce TEXT NOT NULL, at INTEGER NOT NULL,
+    handle BLOB NOT NULL, recipient TEXT NOT NULL, nonce TEXT NOT NULL, at INTEGER NOT NULL, mac BLOB NOT NULL,
     PRIMARY KEY (handle, recipient, nonce)
 ) STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS runs (name TEXT PRIMARY KEY, accepted BLOB NOT NULL) STRICT;
+CREATE TABLE IF NOT EXISTS ledger_head (
+    one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL, digest BLOB NOT NULL, mac BLOB NOT NULL
+) STRICT;
 """
 
 
@@ -58,12 +66,15 @@ class LaneCopy:
     """The lane of one data holder, verified as far as `head`."""
 
     def __init__(self, path: Path, settings: HolderSettings, key: LaneKey) -> None:
-        """Open the copy, making it if there is none; TamperingError if it does not hash to its accepted head."""
+        """Open the copy, making it if there is none.
+
+        TamperingError if it does not hash to its accepted head, or if a record, a link or a use in it was edited.
+        """
         self._path = path
         self._head_path = path.with_suffix(".head")
         self._settings = settings
         self._key = key
-        self._row_key = HKDF(SHA256(), 32, salt=None, info=b"fedcredit/lane-copy/v1").derive(key.to_bytes())
+        self._seal = RowSeal(key)
         self._views: dict[Head, LaneView] = {}
         with self._readable():
             self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -88,6 +99,8 @@ class LaneCopy:
         if stored != self.head or not self._extends(self._accepted()):
             raise self._edited()
         self._payloads(self.head.size)
+        self._linked()
+        self._used("SELECT handle, recipient, nonce, at, mac FROM uses")
         self._accept(self.head)
 
     def close(self) -> None:
@@ -99,18 +112,16 @@ class LaneCopy:
 
         RefusalError if a customer or a handle is tied already.
         """
+        fields = [(customer, link.handle, link.public_key, link.linked_at_size) for customer, link in links.items()]
+        rows = [(*row, self._seal.link(*row)) for row in fields]
         with self._readable(), self._transaction():
-            self._database.executemany(
-                "INSERT INTO links VALUES (?, ?, ?, ?)",
-                [(customer, link.handle, link.public_key, link.linked_at_size) for customer, link in links.items()],
-            )
+            self._database.executemany("INSERT INTO links VALUES (?, ?, ?, ?, ?)", rows)
             self._open_late({link.handle: link for link in links.values()})
         self._views.clear()
 
     def links(self) -> dict[str, bytes]:
-        """Customer number to handle."""
-        with self._readable():
-            return dict(self._database.execute("SELECT customer, handle FROM links"))
+        """Customer number to handle; TamperingError if a link was edited."""
+        return {customer: handle for customer, handle, _, _ in self._linked()}
 
     def sync(self, source: LaneSource, *, at: int) -> int:
         """Download and verify what is new; returns how many entries that was. All of it is kept, or nothing.
@@ -185,30 +196,67 @@ class LaneCopy:
         return None if row is None else bytes(row[0])
 
     def public_key_of(self, handle: bytes) -> bytes | None:
-        """The linked person's public key, or None."""
-        with self._readable():
-            row = self._database.execute("SELECT public_key FROM links WHERE handle = ?", (handle,)).fetchone()
-        return None if row is None else bytes(row[0])
+        """The linked person's public key, or None; TamperingError if the link was edited."""
+        return next((public_key for _, _, public_key, _ in self._linked(handle)), None)
 
     def past_uses(self, handle: bytes, recipient: str) -> list[int]:
-        """When this person was scored for this recipient, UTC seconds."""
-        query = "SELECT at FROM uses WHERE handle = ? AND recipient = ?"
-        with self._readable():
-            return [at for (at,) in self._database.execute(query, (handle, recipient))]
+        """When this person was scored for this recipient, UTC seconds; TamperingError if such an entry was edited."""
+        query = "SELECT handle, recipient, nonce, at, mac FROM uses WHERE handle = ? AND recipient = ?"
+        return self._used(query, handle, recipient)
 
     def enter_use(self, handle: bytes, recipient: str, nonce: str, *, at: int) -> bool:
         """Enter one answer about a person, durably; False if this very request was answered before."""
+        row = (handle, recipient, nonce, at, self._seal.use(handle, recipient, nonce, at))
         with self._readable(), self._transaction():
-            entered = self._database.execute(
-                "INSERT OR IGNORE INTO uses VALUES (?, ?, ?, ?)", (handle, recipient, nonce, at)
-            )
+            entered = self._database.execute("INSERT OR IGNORE INTO uses VALUES (?, ?, ?, ?, ?)", row)
         return entered.rowcount == 1
 
     def links_by_handle(self) -> dict[bytes, Link]:
-        """Handle to link."""
+        """Handle to link; TamperingError if a link was edited."""
+        return {handle: Link(handle, key, size) for _, handle, key, size in self._linked()}
+
+    def ledger_head(self) -> LedgerHead | None:
+        """The privacy ledger's head that was kept last, or None; TamperingError if it was edited."""
         with self._readable():
-            rows = self._database.execute("SELECT handle, public_key, linked_at_size FROM links").fetchall()
-        return {handle: Link(handle, key, size) for handle, key, size in rows}
+            row = self._database.execute("SELECT size, digest, mac FROM ledger_head").fetchone()
+        if row is None:
+            return None
+        head = LedgerHead(row[0], row[1])
+        if not hmac.compare_digest(self._seal.ledger_head(head), row[2]):
+            raise self._edited()
+        return head
+
+    def keep_ledger_head(self, head: LedgerHead) -> None:
+        """Remember the privacy ledger's head, durably; a later one that another process kept stays."""
+        with self._readable(), self._transaction():
+            self._database.execute(
+                "INSERT INTO ledger_head VALUES (1, ?, ?, ?) ON CONFLICT (one) DO UPDATE"
+                " SET size = excluded.size, digest = excluded.digest, mac = excluded.mac WHERE excluded.size > size",
+                (head.size, head.digest, self._seal.ledger_head(head)),
+            )
+
+    def _linked(self, only: bytes | None = None) -> list[tuple[str, bytes, bytes, int]]:
+        """Customer, handle, public key and lane size of each link, or of `only` this handle's.
+
+        TamperingError if one is not what was linked.
+        """
+        query = "SELECT customer, handle, public_key, linked_at_size, mac FROM links"
+        with self._readable():
+            if only is None:
+                rows = self._database.execute(query).fetchall()
+            else:
+                rows = self._database.execute(query + " WHERE handle = ?", (only,)).fetchall()
+        if not all(hmac.compare_digest(self._seal.link(*row), mac) for *row, mac in rows):
+            raise self._edited()
+        return [row[:4] for row in rows]
+
+    def _used(self, query: str, *values: bytes | str) -> list[int]:
+        """The times of the uses that `query` selects whole. TamperingError if one is not what was entered."""
+        with self._readable():
+            rows = self._database.execute(query, values).fetchall()
+        if not all(hmac.compare_digest(self._seal.use(*row), mac) for *row, mac in rows):
+            raise self._edited()
+        return [at for _, _, _, at, _ in rows]
 
     def _extends(self, head: Head) -> bool:
         return head.size <= self.head.size and root_of(self._leaves[: head.size]) == head.root
@@ -223,8 +271,7 @@ class LaneCopy:
         return [payload for _, payload, _ in rows if payload is not None]
 
     def _opened(self, stub: bytes, payload: bytes | None) -> bytes:
-        content = b"\0" if payload is None else b"\1" + payload
-        return hmac.digest(self._row_key, stub + content, "sha256")
+        return self._seal.entry(stub, payload)
 
     def _open_late(self, links: Mapping[bytes, Link]) -> None:
         """Open what was synced before its writer was linked."""
@@ -243,9 +290,9 @@ class LaneCopy:
 
     def _edited(self) -> TamperingError:
         return TamperingError(
-            f"{self._path.name} does not hold the lane that was accepted last: it was edited, cut or restored from an "
-            "older copy. This data holder should move it and its head file away, link its customers again from its own "
-            "records and sync anew; until then nobody's rows may be used."
+            f"{self._path.name} does not hold the lane and the links that were accepted last: it was edited, cut or "
+            "restored from an older copy. This data holder should move it and its head file away, link its customers "
+            "again from its own records and sync anew; until then nobody's rows may be used."
         )
 
     def _accept(self, head: Head) -> None:

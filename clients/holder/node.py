@@ -64,12 +64,12 @@ class Holder:
         self._keys = HolderKeys.load(directory / "keys")
         self.lane = LaneCopy(directory / "consent.db", self._settings, self._keys.lane_key)
         try:
-            self.ledger = PrivacyLedger.open(directory / "ledger.db")
+            self.ledger = PrivacyLedger.open(directory / "ledger.db", last_known=self.lane.ledger_head())
         except BaseException:
             self.lane.close()
             raise
         self._replayed: dict[Head, LaneView] = {}
-        self._releaser = Releaser(self.name, self._keys, self.ledger)
+        self._releaser = Releaser(self.name, self._keys, self.ledger, self.lane.keep_ledger_head)
         self._permitted: dict[tuple[str, Purpose], tuple[Head, PermittedRows]] = {}
 
     @property
@@ -147,7 +147,7 @@ class Holder:
                 self._directory / (self._settings.held_out if measuring else self._settings.rows),
                 self._schema,
                 question,
-                fewest=max(policy.fewest_people, plan.minimum_people),
+                fewest=policy.fewest_people,
             )
             self._permitted[key] = newest, rows
         return self._permitted[key][1]

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from clients.holder.gate import PermittedRows
 from clients.holder.keys import HolderKeys
 from clients.holder.ledger import PrivacyLedger
+from clients.holder.ledger_chain import LedgerHead
 from clients.holder.run import Run
 from federated.messages import Letter, MaskKey, Update, digest_of
 from federated.releases import release_name, update_statement
@@ -47,8 +48,11 @@ class _Kept(msgspec.Struct, frozen=True):
 class Releaser:
     """Makes the releases of one data holder, each of them once."""
 
-    def __init__(self, holder: str, keys: HolderKeys, ledger: PrivacyLedger) -> None:
-        self._holder, self._keys, self._ledger = holder, keys, ledger
+    def __init__(
+        self, holder: str, keys: HolderKeys, ledger: PrivacyLedger, remember: Callable[[LedgerHead], None]
+    ) -> None:
+        """`remember` keeps the ledger's head outside the ledger, durable on return."""
+        self._holder, self._keys, self._ledger, self._remember = holder, keys, ledger, remember
 
     def release(self, run: Run, letter: Letter, task: Task) -> Letter:
         """The answer to `letter`: made now, or the one that was made before, byte for byte."""
@@ -57,6 +61,8 @@ class Releaser:
         if kept is None:
             kept = msgspec.msgpack.encode(self._make(run, letter, task, name))
             self._ledger.keep(name, kept)
+        # Also for an answer made before: a crash may have come between the ledger and the memory of its head.
+        self._remember(self._ledger.head)
         release = msgspec.msgpack.decode(kept, type=_Kept)
         if release.instruction != digest_of(letter):
             raise RefusalError(

@@ -76,6 +76,18 @@ def check_terms(
     for holds, text, code in (
         (plan.coordinator == policy.coordinator, "it comes from another coordinator", RefusalCode.POLICY),
         (run.identities.get(settings.holder) == identity, "its roster lacks us", RefusalCode.PLAN),
+        (
+            # Invented data holders would add no noise, and unmask us: everybody else in the roster must be known.
+            all(policy.peers.get(name) == key.hex() for name, key in run.identities.items() if name != settings.holder),
+            "its roster names a data holder that is not among our peers, or with another identity",
+            RefusalCode.POLICY,
+        ),
+        (
+            # The threshold is ours and one: a coordinator that could move it would count our people by asking.
+            plan.minimum_people <= policy.fewest_people,
+            f"it asks whether we have {plan.minimum_people} people, and we tell of {policy.fewest_people} only",
+            RefusalCode.POLICY,
+        ),
         (plan.schema_digest == schema.digest, "it is for another schema", RefusalCode.SCHEMA),
         (
             run.recipe.name in policy.recipes,

@@ -40,11 +40,18 @@ class ScoringDesk:
         self._tables = (directory / settings.rows, directory / settings.held_out)
 
     def answer(self, scorecard: Scorecard, sealed: Sequence[bytes], *, at: int) -> list[bytes]:
-        """One sealed answer for each sealed request, in order, all of one size.
+        """One sealed answer for each sealed request, in order, all of one size. RefusalError if the lane is stale.
 
         A request that cannot be read is answered too, to nobody, and costs the others nothing. RefusalError for
         another schema's scorecard, MalformedError for one whose attributes are not the schema's.
         """
+        policy = self._settings.policy
+        if not -policy.clock_skew_s <= at - self._lane.synced_at <= policy.longest_lane_age_s:
+            raise RefusalError(
+                "The lane of consent records was not synced lately enough to score anybody by it. "
+                "The data holder should sync.",
+                RefusalCode.LANE,
+            )
         if scorecard.schema_digest != self._encoder.schema.digest:
             raise RefusalError("The scorecard is for another schema than this data holder's.", RefusalCode.SCHEMA)
         # Attributes that somebody else has cut could tell the recipient a row's very values.

@@ -21,6 +21,7 @@ class HolderPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recipes: list[RecipeName]
     largest_epsilon: Annotated[float, msgspec.Meta(gt=0, le=100)]  # per run and person
     largest_delta: Annotated[float, msgspec.Meta(gt=0, lt=0.01)]
+    peers: dict[_HolderId, PublicKeyHex]  # identities of the other data holders it will share noise with
     fewest_people: Annotated[int, msgspec.Meta(ge=1)]  # below it this data holder sits the run out
     clock_skew_s: Annotated[int, msgspec.Meta(ge=0, le=3600)]
     longest_lane_age_s: Annotated[int, msgspec.Meta(ge=1)]  # how long ago the lane may have been synced
@@ -47,6 +48,6 @@ def load_settings(path: Path) -> HolderSettings:
         return msgspec.convert(raw, HolderSettings, strict=True)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError, msgspec.ValidationError) as error:
         raise MalformedError(
-            f"{path.name} is not a data holder's settings: {error}. Every key is needed and none has a default; "
-            "the data holder should correct the file."
+            f"{path.parent.name}/{path.name} is not a data holder's settings: {error}. Every key is needed and none has a "
+            "default; the data holder should correct the file."
         ) from error

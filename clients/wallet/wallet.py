@@ -31,13 +31,33 @@ class SealedRecord:
     ciphertext: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class _Lent:
+    """A share of the clipping norm given to a data holder, which counts until the window of its last use is over."""
+
+    share_milli: int
+    until: int
+    window_s: int
+
+
+def _lent_by(grants: Sequence[Grant]) -> _Lent | None:
+    """The largest share that `grants` give, counted until the last of them is past its window; None without one."""
+    budgets = [(grant.exp, grant.dp) for grant in grants if grant.dp is not None]
+    if not budgets:
+        return None
+    window = max(budget.window_s for _, budget in budgets)
+    return _Lent(max(budget.share_milli for _, budget in budgets), max(end for end, _ in budgets) + window, window)
+
+
 class Wallet:
     """The person's side of consent. The secret (32 bytes) never leaves it."""
 
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
         self._newest: dict[str, tuple[int, str]] = {}  # holder -> seq and digest of its newest record
-        self._shares: dict[str, int] = {}  # holder -> largest share of the clipping norm granted there, in thousandths
+        self._lent: dict[
+            str, list[_Lent]
+        ] = {}  # holder -> shares that may still be spent, or have been in their window
 
     def key_for(self, holder: str) -> SigningKey:
         """The signing key for one data holder: another one for each, so that no two holders can match people."""
@@ -53,12 +73,15 @@ class Wallet:
         RefusalError if the shares granted over all data holders would pass 1: noise shared by several data holders
         protects somebody who is at all of them only as far as the shares add up to 1.
         """
-        share = max((grant.dp.share_milli for grant in grants if grant.dp is not None), default=0)
-        elsewhere = sum(granted for holder, granted in self._shares.items() if holder != address.holder)
-        if share + elsewhere > WHOLE_SHARE_MILLI:
+        lent = _lent_by(grants)
+        share = 0 if lent is None else lent.share_milli
+        elsewhere = sum(self._held(holder, at) for holder in self._lent if holder != address.holder)
+        # What does not raise the share here is never refused: nobody can be kept from saying less.
+        if share > self._held(address.holder, at) and share + elsewhere > WHOLE_SHARE_MILLI:
             raise RefusalError(
-                f"The shares granted over all data holders would add up to {share + elsewhere} thousandths; 1000 is "
-                "all there is. The person should grant less here, or first less at another data holder.",
+                f"The shares over all data holders would add up to {share + elsewhere} thousandths, and 1000 is all "
+                "there is. A share that was withdrawn comes back when the window of its budget has passed. The person "
+                "should grant less here, or wait.",
                 RefusalCode.BUDGET,
             )
         seq, previous = self._newest.get(address.holder, (0, None))
@@ -82,9 +105,15 @@ class Wallet:
         signature = key.sign(PayloadType.CONSENT, payload)
         sealed = seal(payload, signature, to=address.key, lane=address.holder, epoch=address.epoch, rho=rho)
         self._newest[address.holder] = (record.seq, payload_digest(payload))
-        self._shares[address.holder] = share
+        ended = [_Lent(old.share_milli, min(old.until, at + old.window_s), old.window_s)
+                 for old in self._lent.get(address.holder, ()) if old.until > at]  # fmt: skip
+        self._lent[address.holder] = [*ended, lent] if lent else ended
         tag = tag_of(self._derive("tag", address.holder), aud=address.holder, seq=record.seq)
         return SealedRecord(Stub.of(sealed, tag=tag, epoch=address.epoch), sealed.ciphertext)
+
+    def _held(self, holder: str, at: int) -> int:
+        """The largest share that is lent to a data holder at `at`, or whose budget may still be counted there."""
+        return max((lent.share_milli for lent in self._lent.get(holder, ()) if lent.until > at), default=0)
 
     def _derive(self, use: str, context: str) -> bytes:
         return hmac.digest(self._secret, f"fedcredit/wallet/{use}/v1|{context}".encode(), "sha256")

@@ -227,8 +227,8 @@ def fairness(values: Fairness) -> Figure | None:
     picture, axes = new_picture(1.2 + 0.3 * len(rows))
     labels: list[str] = []
     named: set[str] = set()
-    for place, (attribute, group, audited) in enumerate(reversed(rows)):
-        labels.append(_cut(f"{attribute}: {group}"))
+    for place, (_, group, audited) in enumerate(reversed(rows)):
+        labels.append(_cut(group))
         for rate, colour, marker, name in (
             (audited.approval_rate, drawing.PRIVATE, "o", "approved"),
             (audited.bad_rate, drawing.BAD, "D", "bad"),

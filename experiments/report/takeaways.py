@@ -20,6 +20,8 @@ from experiments.report.wording import (
 )
 from federated.metrics import ScoreHistogram, Vector
 
+BY_CHANCE = 0.005  # AUC: about what another split of the people, or another draw of the noise, can do
+FEWEST_TO_COMPARE = 200  # people; smaller groups differ by chance
 NOT_KNOWN = "This run has no figures for this picture."
 
 
@@ -37,9 +39,12 @@ def headline(result: DemoResult) -> str:
     start = f"{holders} built one scorecard without handing over a row. It ranks unseen people with an AUC of"
     if pooled is None:
         return f"{start} {figure(private)}."
-    if (standing := against(private, pooled)) == "the same as":
-        return f"{start} {figure(private)}, the same as with all data in one place and no privacy."
-    return f"{start} {figure(private)}, {standing} what all data in one place would give without privacy."
+    if abs(private - pooled) < BY_CHANCE:
+        other = f"all data in one place and no privacy give {figure(pooled)}"
+        return f"{start} {figure(private)}; {other}, no real difference."
+    return (
+        f"{start} {figure(private)}, {against(private, pooled)} what all data in one place would give without privacy."
+    )
 
 
 def roc(evaluations: Evaluations) -> str:
@@ -128,7 +133,7 @@ def epsilon(result: DemoResult) -> str:
         return f"This is a fault: {people} spent more than the promised {epsilon_text(promised)}."
     most = max(entry.epsilon for entry in spent)
     if epsilon_text(most) == epsilon_text(promised):
-        text = f"Nobody spent more than the promised {epsilon_text(promised)}."
+        text = f"In this run nobody spent more than the promised {epsilon_text(promised)}."
     else:
         text = f"The most anybody spent is {epsilon_text(most)}, of {epsilon_text(promised)} promised."
     several = [entry for entry in spent if entry.holders > 1]
@@ -144,7 +149,7 @@ def consent(values: ConsentResult) -> str:
     """How many rows were permitted, and whether any other was used."""
     share = percent(values.rows_permitted / values.rows_held) if values.rows_held else "none"
     used = values.rows_used_without_consent
-    text = f"{share} of the rows held may be used for training"
+    text = f"{share} of the rows held may be used, for training or for measuring"
     if used is None:
         return f"{text}; whether any other row was used is unknown."
     return f"{text}; {_rows(used)} used."
@@ -179,7 +184,11 @@ def fairness(values: Fairness) -> str:
     """The widest difference in approval, and whether risk differs the same way."""
     widest = ("", "", "", -1.0)
     for attribute, groups in values.attributes.items():
-        rates = {name: group.approval_rate for name, group in groups.items() if group.approval_rate is not None}
+        rates = {
+            name: group.approval_rate
+            for name, group in groups.items()
+            if group.approval_rate is not None and group.people >= FEWEST_TO_COMPARE
+        }
         if len(rates) > 1:
             low, high = min(rates, key=lambda name: rates[name]), max(rates, key=lambda name: rates[name])
             if rates[high] - rates[low] > widest[3]:
@@ -209,7 +218,9 @@ def comparison(values: Evaluations) -> str:
         ):
             if other is not None:
                 steps.append(f"{against(private, other)} {name}")
-    return f"By AUC the private model is {', '.join(steps)}." if steps else NOT_KNOWN
+    if not steps:
+        return NOT_KNOWN
+    return f"By AUC the private model is {', '.join(steps)}. Less than about {BY_CHANCE} apart is within chance."
 
 
 def released(exact: Evaluation | None, noisy: Evaluation | None) -> str:
@@ -217,7 +228,10 @@ def released(exact: Evaluation | None, noisy: Evaluation | None) -> str:
     if noisy is None:
         return "No evaluation was released in this run."
     text = f"The evaluation that left the data holders is noisy and charged: AUC {figure(noisy.metrics.auc)}"
-    return f"{text}. The exact counts, known only because the data are public, give {figure(auc_of(exact))}."
+    return (
+        f"{text}. The exact counts, known only because the data are public, give {figure(auc_of(exact))}. "
+        "Noise alone moves the released figure by a hundredth or two: do not rank models by it."
+    )
 
 
 def _median(edges: Vector, counts: Vector) -> float | None:

@@ -127,6 +127,7 @@ class ScorecardTable:
     """The published scorecard, for display."""
 
     scale: ScoreScale
+    base_points: int  # what every score starts from
     lines: tuple[ScorecardLine, ...]
 
 

@@ -11,7 +11,7 @@ REASONS: Final = {
     "none": "no consent given",
     "conflict": "statements contradict each other",
     "frozen": "frozen by the person",
-    "purpose": "not for model training",
+    "purpose": "not for this purpose",
     "time": "not in force at that time",
     "reconfirm": "not confirmed again in time",
     "data": "not for these kinds of data",

@@ -20,6 +20,13 @@ A state whose "round" is `rounds + 1` is finished.
 """
 
 
+TRUST_IN_MASKS = (
+    "This holds against a coordinator that is curious but follows the protocol, and as long as no data holder shows it "
+    "masks. If a data holder leaves, the run ends."
+)
+"""What every recipe's `trust_model` says of the masked sums."""
+
+
 class RecipeName(StrEnum):
     """The recipes a training plan may name: a closed set."""
 
@@ -43,6 +50,16 @@ class Recipe(Protocol):
     @property
     def is_private(self) -> bool:
         """False for the researcher's baseline without noise; its spends can never be charged."""
+        ...
+
+    @property
+    def accountant(self) -> str:
+        """How epsilon and delta are computed from the spends, for statements and reports."""
+        ...
+
+    @property
+    def trust_model(self) -> str:
+        """Whom one must trust for epsilon and delta to hold, and how far, as sentences."""
         ...
 
     def start(self) -> Arrays:

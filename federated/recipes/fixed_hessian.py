@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from federated.model import LinearModel, clip_to_norm, probability_of
 from federated.recipes.base import (
+    TRUST_IN_MASKS,
     Arrays,
     RecipeName,
     read_array,
@@ -45,6 +46,11 @@ FEWEST_HEADS = 50.0
 
 SMALLEST_BASE_RATE = 0.01
 RIDGE_WITHOUT_NOISE = 1e-6
+SMALLEST_RADIUS = 1e-3
+LARGEST_RADIUS = 1e6
+"""Radii outside are refused: with cells up to 2^101, the ratio that clips a row stays far from the subnormal
+numbers, which round by up to their own size and would let a clipped row be longer than its radius."""
+
 BLOCK_ROWS = 2048
 """Rows worked on at a time, so that a block's copies stay in the processor's cache."""
 
@@ -67,20 +73,27 @@ class FixedHessian:
     schema_digest: str
 
     name: ClassVar[RecipeName] = RecipeName.FIXED_HESSIAN
+    accountant: ClassVar[str] = "exact Gaussian DP"
+    trust_model: ClassVar[str] = (
+        "Each data holder adds its part of one common noise to whole numbers and masks them with keys agreed with "
+        f"every other data holder, so the coordinator sees sums over all of them only. {TRUST_IN_MASKS} Epsilon also "
+        "assumes that the data holders in the plan are real and add their parts of the noise."
+    )
 
     def __post_init__(self) -> None:
         lawful = (
             self.width >= 1
             and self.steps >= 1
-            and 0 < self.radius < math.inf
-            and 0 < self.centred_radius < math.inf
+            and SMALLEST_RADIUS <= self.radius <= LARGEST_RADIUS
+            and SMALLEST_RADIUS <= self.centred_radius <= LARGEST_RADIUS
             and (self.epsilon is None or 0 < self.epsilon < math.inf)
             and 0 < self.delta < 1
         )
         if not lawful:
             raise MalformedError(
-                "fixed_hessian needs width and steps of at least 1, radii and epsilon above 0 and delta between 0 "
-                "and 1; the coordinator must correct the plan's settings"
+                f"fixed_hessian needs width and steps of at least 1, radii from {SMALLEST_RADIUS:g} to "
+                f"{LARGEST_RADIUS:g}, epsilon above 0 and delta between 0 and 1; the coordinator must correct the "
+                "plan's settings"
             )
 
     @property

@@ -13,9 +13,11 @@ from itertools import pairwise
 from typing import ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from federated.model import LinearModel, Model, NetworkModel
 from federated.recipes.base import (
+    TRUST_IN_MASKS,
     Arrays,
     RecipeName,
     read_array,
@@ -31,7 +33,7 @@ from privacy.noise import NoiseSource, Vector
 from privacy.sampled import noise_multiplier_for
 
 LARGEST_CHANGE = 1024.0
-"""A model number that moved further than this in one round has diverged; it is refused, not sent."""
+"""A model number that moved further than this in one round has diverged; it is sent as this much."""
 
 START_SEED = 20261121
 """Public: every party draws the same first network."""
@@ -64,6 +66,12 @@ class OpacusFedAvg:
     schema_digest: str
 
     name: ClassVar[RecipeName] = RecipeName.OPACUS_FEDAVG
+    accountant: ClassVar[str] = "Rényi DP of the Poisson-sampled Gaussian, an upper bound"
+    trust_model: ClassVar[str] = (
+        "Each data holder adds all of its own noise while it trains, rounds its update to whole numbers and masks them "
+        "with keys agreed with every other data holder, so the coordinator sees sums over all of them only. "
+        f"{TRUST_IN_MASKS}"
+    )
 
     def __post_init__(self) -> None:
         lawful = (
@@ -173,18 +181,19 @@ class OpacusFedAvg:
                 f"rows have {rows.width} encoded columns, the plan needs {self.width}; the data holder must encode by "
                 "the plan's schema"
             )
-        change = self._trained(vector, rows, seed=int.from_bytes(chance.random_bytes(8), "big")) - vector
-        if not (np.abs(change) <= LARGEST_CHANGE).all():
-            raise MalformedError(
-                "local training diverged and is not sent; the coordinator must plan a smaller learning rate"
-            )
-        return noise_share * change
+        change = self._trained(vector, rows, chance) - vector
+        # Post-processing of a value that is private already. It must not be refused: nothing is charged for a
+        # refusal, so the same round could be asked for again and its noise drawn anew.
+        change = np.nan_to_num(change, nan=0.0, posinf=LARGEST_CHANGE, neginf=-LARGEST_CHANGE)
+        sent: Vector = noise_share * np.clip(change, -LARGEST_CHANGE, LARGEST_CHANGE)
+        return sent
 
-    def _trained(self, vector: Vector, rows: EncodedRows, *, seed: int) -> Vector:
+    def _trained(self, vector: Vector, rows: EncodedRows, chance: NoiseSource) -> Vector:
         try:
             import torch
             from opacus import GradSampleModule
             from opacus.optimizers import DPOptimizer
+            from opacus.optimizers.optimizer import _check_processed_flag, _mark_as_processed
             from torch.nn.utils import parameters_to_vector, skip_init, vector_to_parameters
         except ModuleNotFoundError as error:
             raise RefusalError(
@@ -194,22 +203,32 @@ class OpacusFedAvg:
             ) from error
 
         class SharedOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus has no types
-            """DPOptimizer in which person i's gradient is clipped and then scaled by the person's share."""
+            """DPOptimizer in which person i's gradient is clipped and then scaled by the person's share.
+
+            Its noise is drawn from `chance`: torch's generator keeps 32 bits of a seed on the processor.
+            """
 
             shares = torch.zeros(0)
 
             def clip_and_accumulate(self) -> None:
-                norms = torch.stack([g.flatten(1).norm(2, dim=1) for g in self.grad_samples], dim=1).norm(2, dim=1)
+                # A gradient that overflowed has no direction left; one such person must not spoil the sum.
+                samples = [g.nan_to_num(0.0, 0.0, 0.0) for g in self.grad_samples]
+                norms = torch.stack([g.flatten(1).norm(2, dim=1) for g in samples], dim=1).norm(2, dim=1)
                 # As in Opacus, the small number keeps a row without gradient from dividing by 0.
                 factor = self.shares * (self.max_grad_norm / (norms + 1e-6)).clamp(max=1.0)
+                for parameter, sample in zip(self.params, samples, strict=True):
+                    parameter.summed_grad = torch.einsum("i,i...", factor, sample)
+
+            def add_noise(self) -> None:
                 for parameter in self.params:
-                    parameter.summed_grad = torch.einsum("i,i...", factor, self._get_flat_grad_sample(parameter))
+                    _check_processed_flag(parameter.summed_grad)
+                    draws = chance.gaussian(parameter.numel(), self.noise_multiplier * self.max_grad_norm)
+                    noise = torch.from_numpy(draws).to(parameter.dtype).view_as(parameter)
+                    parameter.grad = parameter.summed_grad.view_as(parameter) + noise
+                    _mark_as_processed(parameter.summed_grad)
 
         # Batches of a few dozen rows: a second thread costs more than it computes.
         torch.set_num_threads(1)
-        # A generator of our own: the process's shared one is neither read nor seeded. In private mode `seed`
-        # is 64 bits from the operating system; only a seeded NoiseSource makes it repeatable.
-        generator = torch.Generator().manual_seed(seed)
         layers: list[torch.nn.Module] = []
         for inputs, outputs in self._sizes:
             # skip_init: the start is the coordinator's vector, so torch's shared generator must not be drawn
@@ -232,15 +251,13 @@ class OpacusFedAvg:
             max_grad_norm=self.clipping_norm,
             expected_batch_size=self.batch_size,
             loss_reduction="mean",
-            generator=generator,
         )
         loss = torch.nn.BCEWithLogitsLoss(reduction="sum")
         with warnings.catch_warnings():
             # Rows need no gradient, which is what torch remarks on in every backward pass with hooks.
             warnings.filterwarnings("ignore", "Full backward hook is firing", category=UserWarning)
             for _ in range(self.steps_per_round(len(rows))):
-                chance = torch.rand(len(rows), generator=generator, dtype=torch.float64)
-                batch = torch.nonzero(chance < self.sampling_rate(len(rows)))[:, 0]
+                batch = torch.from_numpy(self._batch(len(rows), chance))
                 optimizer.zero_grad()
                 optimizer.shares = share[batch]
                 loss(private(x[batch])[:, 0], bad[batch]).backward()
@@ -248,6 +265,12 @@ class OpacusFedAvg:
         end = parameters_to_vector(network.parameters()).detach().double().numpy()
         trained: Vector = vector + (end - start)
         return trained
+
+    def _batch(self, rows: int, chance: NoiseSource) -> NDArray[np.intp]:
+        """A Poisson batch: the places of the rows that are in, each independently at the sampling rate."""
+        # 53 bits are exact in float64 and below 1, so that rate 1 takes everybody.
+        bits = np.frombuffer(chance.random_bytes(8 * rows), dtype="<u8") >> np.uint64(11)
+        return np.flatnonzero(bits.astype(np.float64) * 2.0**-53 < self.sampling_rate(rows))
 
     def advance(self, state: Arrays, total: Vector) -> Arrays:
         """The vector moved by the average update."""
@@ -279,6 +302,6 @@ class OpacusFedAvg:
         if self.epsilon is None:
             return ("no noise was added: this training is NOT PRIVATE",)
         return (
-            "noise from torch's ordinary generator: Opacus' secure mode does not exist for torch 2",
+            "floating-point Gaussian noise, added in 32-bit arithmetic, stands in for the exact Gaussian",
             "each data holder's claim stands alone: a person at several data holders is not bounded by shared noise",
         )

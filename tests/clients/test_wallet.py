@@ -29,9 +29,9 @@ def grant(share_milli: int, purpose: Purpose = Purpose.TRAIN) -> Grant:
     )  # fmt: skip
 
 
-def write(wallet: Wallet, holder: str, *grants: Grant, frozen: bool = False) -> SealedRecord:
+def write(wallet: Wallet, holder: str, *grants: Grant, frozen: bool = False, at: int = AT) -> SealedRecord:
     return wallet.write(
-        address(holder), handle=HANDLE, grants=grants, frozen=frozen, terms=TERMS, jurisdiction=JURISDICTION, at=AT
+        address(holder), handle=HANDLE, grants=grants, frozen=frozen, terms=TERMS, jurisdiction=JURISDICTION, at=at
     )
 
 
@@ -96,10 +96,25 @@ def test_shares_over_all_holders_never_pass_one() -> None:
         write(wallet, "birch", grant(401))
     with pytest.raises(RefusalError):
         write(wallet, "cedar", grant(1, Purpose.VALIDATE))
-    write(wallet, "aster")  # a withdrawal gives the share back, and is never refused
-    write(wallet, "cedar", grant(600))
+    write(wallet, "aster")  # a withdrawal is never refused, but what the share has bought is still in its window
+    with pytest.raises(RefusalError, match="1600"):
+        write(wallet, "cedar", grant(600), at=AT + DAY_S - 1)
+    write(wallet, "cedar", grant(600), at=AT + DAY_S)
     # What was refused left no trace: numbers go on without a gap.
     assert parse_record(opened(write(wallet, "birch", grant(400)), "birch").payload).seq == 2
+
+
+def test_moving_a_whole_share_from_holder_to_holder_never_spends_it_twice_in_one_window() -> None:
+    wallet = Wallet(SECRET)
+    write(wallet, "aster", grant(1000))
+    write(wallet, "aster")
+    with pytest.raises(RefusalError, match="2000"):
+        write(wallet, "birch", grant(1000))
+    write(wallet, "aster", grant(1000))  # back where it was: nothing more than before
+    write(wallet, "aster", grant(700))
+    with pytest.raises(RefusalError, match="1001"):
+        write(wallet, "birch", grant(1))
+    write(wallet, "birch", grant(300), at=AT + DAY_S)
 
 
 @pytest.mark.parametrize("attitude", Attitude)

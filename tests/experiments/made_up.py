@@ -113,6 +113,7 @@ def made_up_result() -> DemoResult:
         released=made_up_evaluation(1, 72.5, noise=2.5),
         scorecard=ScorecardTable(
             ScoreScale(600, 2.5, 40, 350, 950),
+            612,
             tuple(
                 ScorecardLine(characteristic, attribute, points)
                 for characteristic, attributes in SCORECARD.items()

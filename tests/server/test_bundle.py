@@ -64,6 +64,8 @@ def test_what_it_promises_is_what_the_plan_said(ran: tuple[Federation, Outcome],
     terms = ran[1].plan.privacy
     assert (privacy["epsilon"], privacy["delta"], privacy["unit"]) == (terms.epsilon, terms.delta, "person")
     assert privacy["excludes"] == list(EXCLUDES)
+    assert privacy["accountant"] == "exact Gaussian DP"
+    assert privacy["trust_model"].endswith("are real and add their parts of the noise.")
     assert privacy["not_private"] is True  # its noise came from a seed
     assert json.loads((bundle / MANIFEST).read_bytes())["not_private"] is True
     no_seed = replace(ran[1], plan=msgspec.structs.replace(ran[1].plan, seed=None))

@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from hashlib import sha256
@@ -43,6 +44,7 @@ SETTINGS = HolderSettings(
         recipes=[RecipeName.FIXED_HESSIAN],
         largest_epsilon=1.0,
         largest_delta=1e-5,
+        peers={},
         fewest_people=1,
         clock_skew_s=120,
         longest_lane_age_s=3600,
@@ -259,6 +261,12 @@ def overwrite(path: Path) -> None:
     path.write_bytes(b"no database " * 1000)
 
 
+def swap_customers(scene: Scene) -> None:
+    """The one who agreed and the one who froze everything: each now answers for the other's row."""
+    for before, after in (("yes", "both"), ("no", "yes"), ("both", "no")):
+        scene.edit("UPDATE links SET customer = ? WHERE customer = ?", after, before)
+
+
 EDITS: dict[str, Callable[[Scene], None]] = {
     "a withdrawal forgotten": lambda scene: scene.edit("UPDATE entries SET payload = NULL WHERE position = 2"),
     "a grant in place of a withdrawal": lambda scene: scene.edit(
@@ -277,6 +285,16 @@ EDITS: dict[str, Callable[[Scene], None]] = {
     "an entry in the middle gone": lambda scene: scene.edit("DELETE FROM entries WHERE position = 2"),
     "the size changed": lambda scene: scene.edit("UPDATE synced SET size = 4"),
     "everything gone": lambda scene: remove(scene.directory.glob("consent.db*")),
+    "customers changed places": lambda scene: swap_customers(scene),
+    "another public key": lambda scene: scene.edit(
+        "UPDATE links SET public_key = (SELECT public_key FROM links WHERE customer = 'no') WHERE customer = 'yes'"
+    ),
+    "another handle": lambda scene: scene.edit("UPDATE links SET handle = zeroblob(32) WHERE customer = 'yes'"),
+    "linked at another size": lambda scene: scene.edit("UPDATE links SET linked_at_size = 1 WHERE customer = 'no'"),
+    "another customer": lambda scene: scene.edit("UPDATE links SET customer = 'stranger' WHERE customer = 'yes'"),
+    "a link with another link's digest": lambda scene: scene.edit(
+        "UPDATE links SET mac = (SELECT mac FROM links WHERE customer = 'no') WHERE customer = 'yes'"
+    ),
     "no database at all": lambda scene: overwrite(scene.directory / "consent.db"),
 }
 
@@ -294,6 +312,44 @@ def test_an_edit_while_the_node_runs_is_noticed_before_anybody_is_let_through(sc
         EDITS["a withdrawal forgotten"](scene)
         with pytest.raises(TamperingError):
             lane.view()
+
+
+LINK_EDITS = (
+    "customers changed places",
+    "another public key",
+    "linked at another size",
+    "another customer",
+    "a link with another link's digest",
+)
+
+
+@pytest.mark.parametrize("edit", LINK_EDITS)
+def test_an_edited_link_is_noticed_by_whoever_asks_for_it_while_the_node_runs(scene: Scene, edit: str) -> None:
+    with scene.copy() as lane:
+        assert lane.public_key_of(scene.yes.handle) == scene.yes.link().public_key
+        EDITS[edit](scene)
+        for ask in (lane.links, lane.links_by_handle):
+            with pytest.raises(TamperingError):
+                ask()
+        with pytest.raises(TamperingError):
+            lane.public_key_of((scene.no if edit == "linked at another size" else scene.yes).handle)
+
+
+def test_a_link_that_is_gone_denies_and_leaves_the_others(scene: Scene) -> None:
+    scene.edit("DELETE FROM links WHERE customer = 'yes'")
+    with scene.copy() as lane:
+        assert lane.links().keys() == {"left", "no"}
+        assert lane.public_key_of(scene.yes.handle) is None
+
+
+def test_many_links_are_verified_fast(scene: Scene) -> None:
+    handles = {f"customer {k}": sha256(b"%d" % k).digest() for k in range(33_000)}
+    with scene.copy() as lane:
+        lane.link({customer: Link(handle, handle, 0) for customer, handle in handles.items()})
+        began = time.process_time()
+        assert len(lane.links()) == 33_003
+        # A tenth of a second or two; ten times that would mean that something is asked once for each link.
+        assert time.process_time() - began < 2
 
 
 def test_a_run_sees_its_pinned_prefix_and_no_other_history(scene: Scene) -> None:
@@ -350,6 +406,26 @@ def test_a_use_is_entered_once_for_each_request(scene: Scene) -> None:
         assert lane.enter_use(handle, "lender", "another", at=AT + 2)
     with scene.copy() as lane:
         assert sorted(lane.past_uses(handle, "lender")) == [AT, AT + 2]
+
+
+USE_EDITS = {
+    "at another time": "UPDATE uses SET at = at - 1000000",
+    "under another nonce": "UPDATE uses SET nonce = 'another'",
+    "for another recipient": "UPDATE uses SET recipient = 'other-lender'",
+    "about another person": "UPDATE uses SET handle = zeroblob(32)",
+}
+
+
+@pytest.mark.parametrize("edit", USE_EDITS)
+def test_an_edited_use_is_noticed(scene: Scene, edit: str) -> None:
+    with scene.copy() as lane:
+        lane.enter_use(scene.yes.handle, "lender", "nonce", at=AT)
+        scene.edit(USE_EDITS[edit])
+        if edit in ("at another time", "under another nonce"):  # the other two look deleted until the next start
+            with pytest.raises(TamperingError):
+                lane.past_uses(scene.yes.handle, "lender")
+    with pytest.raises(TamperingError):
+        scene.copy()
 
 
 def test_a_run_is_kept_as_it_was_first_joined(scene: Scene) -> None:

@@ -14,7 +14,7 @@ from experiments.people import Attitude, Membership
 from experiments.plans import SCALE
 from experiments.wishes import DAY_S, LENDER
 from federated.encoder import Encoder
-from federated.messages import Letter, ScoreAnswers, ScoreRequests
+from federated.messages import Letter, Refused, ScoreAnswers, ScoreRequests
 from federated.model import LinearModel
 from federated.rows import EncodedRows
 from federated.schema_toml import load_schema
@@ -25,7 +25,7 @@ from federated.table import read_table
 from privacy.consent.canonical import base64url
 from privacy.consent.sealing import LaneKey, seal_message
 from privacy.consent.signing import SigningKey
-from privacy.errors import MalformedError, TamperingError
+from privacy.errors import MalformedError, RefusalCode, TamperingError
 from tests.ready import ASTER, AT, BIRCH, Ready, code_of
 
 LENDER_KEY = LaneKey.from_bytes(b"\x02" + sha256(b"lender").digest() * 3)
@@ -155,6 +155,7 @@ def test_uses_are_limited_and_come_back(desk: Desk) -> None:
         assert None not in desk.points(*(desk.request(place) for _ in range(chunk)))
     assert desk.points(desk.request(place)) == [None]
     later = AT + 30 * DAY_S + 120
+    desk.holder.lane.sync(desk.ready.registry, at=later - 1)
     assert desk.points(desk.request(place, iat=later - 1), at=later - 1) == [None]
     assert desk.points(desk.request(place, iat=later), at=later) != [None]
 
@@ -163,8 +164,21 @@ def test_an_old_request_or_one_from_the_future_is_not_answered(desk: Desk) -> No
     place = desk.someone()
     for at, answered in ((AT + REQUEST_LIFE_S + 120, True), (AT - 120, True)):
         assert (desk.points(desk.request(place), at=at) != [None]) is answered
-    for at in (AT + REQUEST_LIFE_S + 121, AT - 121, AT + 200 * DAY_S):
-        assert desk.points(desk.request(place), at=at) == [None]
+    assert desk.points(desk.request(place), at=AT + REQUEST_LIFE_S + 121) == [None]
+    assert desk.points(desk.request(place, iat=AT + 121), at=AT) == [None]
+    desk.holder.lane.sync(desk.ready.registry, at=AT + 200 * DAY_S)
+    assert desk.points(desk.request(place), at=AT + 200 * DAY_S) == [None]
+
+
+def test_nobody_is_scored_by_a_lane_that_was_not_synced_lately(desk: Desk) -> None:
+    longest = 86_400
+    for at in (AT + longest + 1, AT - 121):
+        letter = Letter(ScoreRequests(desk.card.to_json(), [desk.request(desk.someone(), iat=at)]))
+        refused = desk.holder.answer(letter, at=at).header
+        assert isinstance(refused, Refused)
+        assert refused.code is RefusalCode.LANE
+    desk.holder.lane.sync(desk.ready.registry, at=AT + longest + 1)
+    assert desk.points(desk.request(desk.someone(), iat=AT + longest + 1), at=AT + longest + 1) != [None]
 
 
 def test_a_request_for_another_holder_is_not_answered(desk: Desk) -> None:

@@ -28,6 +28,7 @@ fewest_people = 30
 clock_skew_s = 120
 longest_lane_age_s = 86400
 accept_seeded_noise = false
+peers = {{ birch-telecom = "{OTHER_KEY}" }}
 """
 KEYS = re.findall(r"^(\w+) = ", TEXT, re.MULTILINE)
 

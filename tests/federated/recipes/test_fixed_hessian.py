@@ -6,14 +6,14 @@ from collections.abc import Sequence
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats  # type: ignore[import-untyped]
 
 from federated.model import LinearModel
 from federated.recipes.base import Arrays
-from federated.recipes.fixed_hessian import FixedHessian
+from federated.recipes.fixed_hessian import LARGEST_RADIUS, SMALLEST_RADIUS, FixedHessian
 from federated.rows import EncodedRows
 from privacy.accounting import GaussianSpend, Spend, UnprotectedSpend, epsilon_of, mu_of, total_epsilon
 from privacy.errors import MalformedError
@@ -235,6 +235,26 @@ def test_no_row_and_no_instruction_get_past_sensitivity_and_bound(
     assert np.abs(added).max() <= made.bound(number) * (1 + 1e-9)
 
 
+RADII = st.one_of(st.sampled_from([SMALLEST_RADIUS, LARGEST_RADIUS]), st.floats(SMALLEST_RADIUS, LARGEST_RADIUS))
+CELLS = st.one_of(st.sampled_from([2.0**52, -(2.0**52), 2.0**100, -(2.0**100), 5e-324]), st.floats(-1e30, 1e30))
+ROW = st.lists(CELLS, min_size=P, max_size=P)
+
+
+@settings(max_examples=60, deadline=None)
+# If the smallest radius were the smallest normal number, this row's ratio would round up by a third.
+@example(radius=1.0, centred_radius=SMALLEST_RADIUS, x=[0.0] * P, centre=[-3.1e15, 0, 0, 0, 0], bad=0.0)
+@example(radius=1.0, centred_radius=SMALLEST_RADIUS, x=[0.0] * P, centre=[-(2.0**52)] * P, bad=0.0)
+@given(radius=RADII, centred_radius=RADII, x=ROW, centre=ROW, bad=st.sampled_from([0.0, 1.0]))
+def test_lawful_radii_keep_the_sensitivity_at_any_centre(
+    radius: float, centred_radius: float, x: list[float], centre: list[float], bad: float
+) -> None:
+    made = FixedHessian(P, radius, centred_radius, 1.0, DELTA, schema_digest="d")
+    direction = np.full(P + 1, 1e20 if bad == 0 else -1e20)
+    for number, sensitivity in ((1, math.hypot(radius, 1, 1)), (2, 0.25), (3, 1.0)):
+        state = {"round": np.array([float(number)]), "centre": np.array(centre), "direction": direction}
+        assert np.linalg.norm(change(made, number, state, one(x, bad))) <= sensitivity * (1 + 1e-9)
+
+
 @pytest.mark.parametrize("poison", [math.nan, math.inf, 1e308])
 def test_a_poisoned_instruction_is_refused(poison: float) -> None:
     made = recipe()
@@ -338,6 +358,9 @@ def test_without_noise_nothing_can_be_charged_and_the_report_says_so() -> None:
     assert any("NOT PRIVATE" in text for text in made.excludes())
     assert recipe().is_private
     assert any("floating-point Gaussian" in text for text in recipe().excludes())
+    assert recipe().accountant == "exact Gaussian DP"
+    assert "one common noise" in recipe().trust_model
+    assert "masks" in recipe().trust_model
 
 
 # The walk.
@@ -383,6 +406,11 @@ def test_an_unfinished_walk_gives_no_model() -> None:
     [
         {"width": 0},
         {"radius": 0.0},
+        {"radius": 1e-300},
+        {"radius": 1.1e6},
+        {"centred_radius": 1e-300},
+        {"centred_radius": 2.3e-308},
+        {"centred_radius": 1.1e6},
         {"radius": math.inf},
         {"centred_radius": math.nan},
         {"epsilon": 0.0},

@@ -97,21 +97,31 @@ def test_the_exact_loss_of_the_whole_run_is_below_epsilon() -> None:
     assert 0.6 < accountant.get_epsilon(DELTA) <= 1.0
 
 
-def test_steps_and_noise_taken_are_the_ones_charged(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, rows = recipe(local_epochs=3), people(300)
-    taken: list[tuple[float, float]] = []
-    whole = DPOptimizer.add_noise
+class Counted(SeededNoise):
+    """Writes down what was drawn from it."""
 
-    def counted(optimizer: Any) -> None:
-        taken.append((optimizer.noise_multiplier, optimizer.max_grad_norm))
-        whole(optimizer)
+    def __init__(self) -> None:
+        super().__init__(1, "counted")
+        self.drawn: list[tuple[int, float]] = []
+        self.bytes_asked: list[int] = []
 
-    monkeypatch.setattr(DPOptimizer, "add_noise", counted)
-    first(made, rows)
+    def gaussian(self, n: int, standard_deviation: float) -> Floats:
+        self.drawn.append((n, standard_deviation))
+        return super().gaussian(n, standard_deviation)
+
+    def random_bytes(self, n: int) -> bytes:
+        self.bytes_asked.append(n)
+        return super().random_bytes(n)
+
+
+def test_steps_and_noise_taken_are_the_ones_charged() -> None:
+    made, rows, chance = recipe(local_epochs=3, clipping_norm=0.7), people(300), Counted()
+    made.contribution(1, made.instruction(made.start()), rows, chance=chance, noise_share=1.0)
     spend = made.spend(1, 300)
     assert isinstance(spend, SampledSpend)
-    assert taken == [(spend.noise_multiplier, 1.0)] * spend.steps
-    assert spend.steps == 3 * 5
+    deviation = spend.noise_multiplier * 0.7
+    assert chance.drawn == [(3, deviation), (1, deviation)] * spend.steps  # columns, then the intercept
+    assert chance.bytes_asked.count(8 * 300) == spend.steps == 3 * 5  # a batch a step, 64 bits a person
 
 
 def test_batches_are_poisson_samples_of_the_charged_rate(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -136,7 +146,11 @@ def test_without_noise_nothing_can_be_charged_and_the_report_says_so() -> None:
     assert not recipe(epsilon=None).is_private
     assert any("NOT PRIVATE" in text for text in recipe(epsilon=None).excludes())
     assert recipe().is_private
-    assert any("torch's ordinary generator" in text for text in recipe().excludes())
+    assert any("32-bit arithmetic" in text for text in recipe().excludes())
+    assert any("stands alone" in text for text in recipe().excludes())
+    assert "upper bound" in recipe().accountant
+    assert "all of its own noise" in recipe().trust_model
+    assert "masks" in recipe().trust_model
 
 
 # Clipping, shares and noise.
@@ -285,9 +299,36 @@ def test_logistic_regression_learns_and_can_become_a_scorecard() -> None:
     assert model.coefficients[0] > 3 * np.abs(model.coefficients[1:]).max()
 
 
-def test_divergence_is_refused_and_not_sent() -> None:
-    with pytest.raises(MalformedError, match="diverged"):
-        first(recipe(epsilon=None, learning_rate=1e30), people(100))
+@pytest.mark.parametrize("hidden", [(), (8, 4)])
+@pytest.mark.parametrize("epsilon", [None, 1.0])
+@pytest.mark.parametrize("learning_rate", [1e6, 1e30, 1e38])
+def test_divergence_is_cut_off_and_never_refused(
+    learning_rate: float, epsilon: float | None, hidden: tuple[int, ...]
+) -> None:
+    # A refusal after the noise was drawn would let the same round be asked for again, free of charge.
+    made = recipe(epsilon=epsilon, learning_rate=learning_rate, hidden=hidden, local_epochs=3)
+    sent = first(made, people(100))
+    assert np.isfinite(sent).all()
+    assert np.abs(sent).max() <= 1024
+    assert np.abs(first(recipe(epsilon=1.0, learning_rate=1e30), people(100))).max() == 1024
+
+
+def test_one_person_whose_gradient_overflows_does_not_undo_the_noise() -> None:
+    made = recipe(width=1, hidden=(2, 2))
+    huge = 2.0**100
+    # Both hidden numbers are 2^100 for the person at 1, and the next layer takes infinity from infinity.
+    layers: list[list[float]] = [[huge, huge], [0, 0], [huge, -huge, huge, -huge], [0, 0], [1, 1], [0]]
+    vector = np.concatenate(layers)
+    told = {"round": np.ones(1), "vector": vector}
+    sent = made.contribution(1, told, one([1.0], 1.0), chance=SeededNoise(1, "a"), noise_share=1.0)
+    assert (sent[np.abs(vector) <= 1] != 0).all()
+
+
+@pytest.mark.parametrize("hidden", [(), (6,)])
+def test_one_source_gives_one_update(hidden: tuple[int, ...]) -> None:
+    made, rows = recipe(hidden=hidden), people(200)
+    np.testing.assert_array_equal(first(made, rows), first(made, rows))
+    assert (first(made, rows) != first(made, rows, label="b")).any()
 
 
 def test_unlawful_instructions_rows_and_sums_are_refused() -> None:
