@@ -48,6 +48,6 @@ def load_settings(path: Path) -> HolderSettings:
         return msgspec.convert(raw, HolderSettings, strict=True)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError, msgspec.ValidationError) as error:
         raise MalformedError(
-            f"{path.parent.name}/{path.name} is not a data holder's settings: {error}. Every key is needed and none has a "
-            "default; the data holder should correct the file."
+            f"{path.parent.name}/{path.name} is not a data holder's settings: {error}. Every key is needed, none has "
+            "a default; the data holder should correct the file."
         ) from error
