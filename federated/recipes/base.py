@@ -21,8 +21,8 @@ A state whose "round" is `rounds + 1` is finished.
 
 
 TRUST_IN_MASKS = (
-    "This holds against a coordinator that is curious but follows the protocol, and as long as no data holder shows it "
-    "masks. If a data holder leaves, the run ends."
+    "This holds against a coordinator that is curious but follows the protocol, and as long as no data holder tells it "
+    "its masks. If a data holder leaves, the run ends."
 )
 """What every recipe's `trust_model` says of the masked sums."""
 
