@@ -70,7 +70,7 @@ class InProcessGrid(Grid):
         """The replies to these messages, each handed out once."""
         return [self._replies.pop(identity) for identity in message_ids if identity in self._replies]
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:  # noqa: ARG002
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:  # noqa: ARG002 (Flower's)
         """Deliver all messages and return their replies, in the order of the messages."""
         return self.pull_messages(self.push_messages(messages))
 

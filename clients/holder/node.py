@@ -103,7 +103,7 @@ class Holder:
             _LOG.error("%s: %s: %s", self.name, type(error).__name__, error)
             tampered = isinstance(error, TamperingError)
             return Letter(Refused(self.name, RefusalCode.INTEGRITY if tampered else RefusalCode.INTERNAL))
-        except Exception as error:
+        except Exception as error:  # the rim: whatever went wrong, a code leaves and nothing else
             # A text that we did not write may quote a row, so not even our own log gets it.
             _LOG.error("%s: %s in its own code; nothing was sent", self.name, type(error).__name__)
             return Letter(Refused(self.name, RefusalCode.INTERNAL))

@@ -9,7 +9,7 @@ from enum import StrEnum
 from typing import ClassVar, assert_never
 
 import numpy as np
-from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # scikit-learn brings it
+from threadpoolctl import threadpool_limits  # type: ignore[import-untyped]  # it has no types
 
 from experiments import baselines
 from experiments.benchmarks.bed import Bed, Layout, by_outcome, by_size, load_bed

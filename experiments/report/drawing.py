@@ -98,7 +98,7 @@ def inline_svg(figure: Figure, name: str, description: str, *, not_private: bool
     svg = re.sub(r"<[^>]*>", lambda tag: _shorter(tag[0]), svg)
     svg = re.sub(r">\s+<", "><", svg)
     view_box = re.search(r'viewBox="[^"]*"', svg)
-    assert view_box is not None, "matplotlib always writes a viewBox"  # noqa: S101
+    assert view_box is not None, "matplotlib always writes a viewBox"  # noqa: S101 (for the type checker)
     head = f'<svg {view_box[0]} role="img" aria-label={quoteattr(description)} focusable="false">'
     return re.sub(r"^<svg\b[^>]*>", lambda _: head, svg).strip()
 

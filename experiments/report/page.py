@@ -90,7 +90,7 @@ def _pictures(result: DemoResult) -> dict[str, Picture]:
         figure = draw()
         svg = None
         if figure is not None:
-            svg = Markup(inline_svg(figure, name, f"{title}. {takeaway}", not_private=result.not_private))  # noqa: S704
+            svg = Markup(inline_svg(figure, name, f"{title}. {takeaway}", not_private=result.not_private))  # noqa: S704 (our own picture)
         return Picture(name, title, svg, takeaway)
 
     def of_histogram(draw: Callable[[ScoreHistogram], Figure | None]) -> Callable[[], Figure | None]:

@@ -161,7 +161,7 @@ class FixedHessian:
             return 0.0
         return self.sensitivity(round_number) / (self.mu * math.sqrt(self._part(round_number)))
 
-    def spend(self, round_number: int, rows: int) -> Spend:  # noqa: ARG002
+    def spend(self, round_number: int, rows: int) -> Spend:  # noqa: ARG002 (the interface's; other recipes need it)
         """A Gaussian release; the same whatever the number of rows."""
         part = self._part(round_number)
         return UnprotectedSpend() if self.epsilon is None else GaussianSpend(self.mu * math.sqrt(part))

@@ -233,7 +233,7 @@ class OpacusFedAvg:
         for inputs, outputs in self._sizes:
             # skip_init: the start is the coordinator's vector, so torch's shared generator must not be drawn
             # from.
-            layer = skip_init(torch.nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]
+            layer = skip_init(torch.nn.Linear, inputs, outputs)  # type: ignore[no-untyped-call]  # torch has no type for it
             layers += [layer, torch.nn.ReLU()]
         network = torch.nn.Sequential(*layers[:-1])
         vector_to_parameters(torch.from_numpy(vector).to(torch.float32), network.parameters())
