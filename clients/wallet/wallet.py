@@ -55,9 +55,7 @@ class Wallet:
     def __init__(self, secret: bytes) -> None:
         self._secret = secret
         self._newest: dict[str, tuple[int, str]] = {}  # holder -> seq and digest of its newest record
-        self._lent: dict[
-            str, list[_Lent]
-        ] = {}  # holder -> shares that may still be spent, or have been in their window
+        self._lent: dict[str, list[_Lent]] = {}  # holder -> shares that still count there
 
     def key_for(self, holder: str) -> SigningKey:
         """The signing key for one data holder: another one for each, so that no two holders can match people."""
