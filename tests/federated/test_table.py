@@ -153,7 +153,8 @@ def test_outcome_and_audit_columns_may_be_absent(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"\n", f"{','.join(COLUMNS)}\n".encode(), b"\xff\xfe\x00k\x00", b"\x1f\x8b broken", gzip.compress(b"k")[:-4],
+    [b"", b"\n", f"{','.join(COLUMNS)}\n".encode(), b"\xff\xfe\x00k\x00", b"\x1f\x8b broken",
+     gzip.compress(b"k", mtime=0)[:-4],
      f"{','.join(COLUMNS)}\ns1,\"44".encode(), f"{','.join(COLUMNS)}\n\"s\"1,44".encode()],
 )  # fmt: skip
 def test_a_file_that_is_no_table_is_malformed(tmp_path: Path, content: bytes) -> None:
