@@ -26,7 +26,8 @@ EXTRAS = {
     "matplotlib": "experiments",
     "opacus": "opacus",
     "sklearn": "experiments",
-    "sqlalchemy": "coordinator",
+    "sqlalchemy": "registry",
+    "fastapi": "registry",
     "threadpoolctl": "experiments",
     "torch": "opacus",
 }

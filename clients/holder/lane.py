@@ -138,7 +138,7 @@ class LaneCopy:
             )
         fresh = list(source.entries(lane, self.head.size))[: head.size - self.head.size]
         for entry in fresh:
-            if entry.ciphertext is None or hashlib.sha256(entry.ciphertext).digest() != entry.stub.ciphertext_sha256:
+            if entry.beside is None or hashlib.sha256(entry.beside).digest() != entry.stub.ciphertext_sha256:
                 raise TamperingError(
                     "The registry withholds or replaces a sealed record, which could be a withdrawal. Use nobody's "
                     "rows until it delivers, and tell its operator and the auditor."
@@ -154,7 +154,7 @@ class LaneCopy:
         opened = []
         for position, entry in enumerate(fresh, start=first):
             stub, payload = entry.stub.leaf(), self._open(entry, position, links)
-            opened.append((position, stub, entry.ciphertext, payload, self._opened(stub, payload)))
+            opened.append((position, stub, entry.beside, payload, self._opened(stub, payload)))
         with self._readable(), self._transaction():
             self._database.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", opened)
             self._database.execute("INSERT OR REPLACE INTO synced VALUES (1, ?, ?, ?)", (head.size, head.root, at))

@@ -36,8 +36,12 @@ class PayloadType(StrEnum):
     """What a signed payload is; a signature under one type is worth nothing under another."""
 
     CONSENT = "application/vnd.fedcredit.consent.v1+json"
+    LINK_OFFER = "application/vnd.fedcredit.link-offer.v1+json"
     LINK = "application/vnd.fedcredit.link.v1+json"
     KEY_SET = "application/vnd.fedcredit.key-set.v1+json"
+    PROMISE = "application/vnd.fedcredit.promise.v1+json"
+    TOMBSTONE = "application/vnd.fedcredit.tombstone.v1+json"
+    OPENING = "application/vnd.fedcredit.opening.v1+json"
     PLAN = "application/vnd.fedcredit.plan.v1+json"
     UPDATE = "application/vnd.fedcredit.update.v1+json"
     CHECKPOINT = "application/vnd.fedcredit.checkpoint.v1+json"

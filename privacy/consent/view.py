@@ -32,10 +32,10 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A logged stub and the ciphertext that lies beside the log; None when it was not delivered."""
+    """A logged stub and what lies beside the log (a ciphertext); None when it was not delivered."""
 
     stub: Stub
-    ciphertext: bytes | None
+    beside: bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +85,7 @@ def check_lane(entries: Sequence[Entry], head: Head) -> None:
     leaves = []
     for entry in entries:
         stub = entry.stub
-        ciphertext = entry.ciphertext
+        ciphertext = entry.beside
         if ciphertext is None or hashlib.sha256(ciphertext).digest() != stub.ciphertext_sha256:
             unmatched += 1
         leaves.append(leaf_hash(stub.leaf()))
@@ -142,10 +142,10 @@ class _Verified(NamedTuple):
 def _verified(
     entry: Entry, index: int, *, key: LaneKey, lane: str, holder: str, epoch: int, links: Mapping[bytes, Link]
 ) -> _Verified | None:
-    if entry.ciphertext is None or entry.stub.epoch != epoch:
+    if entry.beside is None or entry.stub.epoch != epoch:
         return None
     try:
-        opened = open_sealed(Sealed(entry.stub.commit, entry.ciphertext), key, lane=lane, epoch=epoch)
+        opened = open_sealed(Sealed(entry.stub.commit, entry.beside), key, lane=lane, epoch=epoch)
         record = parse_record(opened.payload)
         handle = record.handle
         link = links.get(handle)

@@ -53,7 +53,7 @@ def test_the_signed_head_is_the_merkle_root_of_what_was_appended(registry: Regis
     assert registry.append(LANE, some[5:]) == list(range(5, 13))
     expected = 13, mth([one.stub.leaf() for one in some])
     assert head(registry) == expected
-    assert [entry.ciphertext for entry in registry.entries(LANE, 11)] == [one.ciphertext for one in some[11:]]
+    assert [entry.beside for entry in registry.entries(LANE, 11)] == [one.ciphertext for one in some[11:]]
     registry.close()
     again = Registry(tmp_path / "registry.db", KEY)
     assert head(again) == expected
@@ -182,7 +182,7 @@ def test_two_processes_appending_at_once_lose_nothing(tmp_path: Path) -> None:
     assert [writer.exitcode for writer in writers] == [0, 0]
     registry = Registry(path, KEY)
     entries = registry.entries(LANE, 0)
-    assert {entry.ciphertext for entry in entries} == {
+    assert {entry.beside for entry in entries} == {
         submission(f"{who}/{k}").ciphertext for who in range(2) for k in range(count)
     }
     assert head(registry) == (2 * count, mth([entry.stub.leaf() for entry in entries]))
