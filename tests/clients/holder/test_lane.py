@@ -154,7 +154,7 @@ def forged(scene: Scene, new: list[Entry]) -> dict[str, Source]:
     return {
         "an older lane": Source(old[:4]),
         "an empty lane": Source([]),
-        "a withheld record": Source([*old, replace(first, ciphertext=None), second]),
+        "a withheld record": Source([*old, replace(first, beside=None), second]),
         "another record under the stub": Source([*old, replace(first, beside=second.beside), second]),
         "a record cut by a byte": Source([*old, replace(first, beside=(first.beside or b"")[:-1]), second]),
         "an entry dropped from the download": Source([*old, second], head=head),
