@@ -17,10 +17,13 @@ from privacy.consent.sealing import Sealed
 from privacy.consent.signing import SigningKey, verify_raw
 from privacy.errors import MalformedError, TamperingError
 
-# The kind byte leaves room for tombstones.
-_STUB_MAGIC: Final = b"fedcredit/stub/v1\x01"
-_EPOCH_BYTES: Final = 8
-_STUB_BYTES: Final = len(_STUB_MAGIC) + TAG_BYTES + _EPOCH_BYTES + 2 * DIGEST_BYTES
+# The last byte is the kind of entry. Both kinds have one size, so an entry's length says nothing.
+_RECORD_MAGIC: Final = b"fedcredit/stub/v1\x01"
+_TOMBSTONE_MAGIC: Final = b"fedcredit/stub/v1\x02"
+_TAG_END: Final = len(_RECORD_MAGIC) + TAG_BYTES
+_NUMBER_END: Final = _TAG_END + 8
+_FIRST_DIGEST_END: Final = _NUMBER_END + DIGEST_BYTES
+LEAF_BYTES: Final = _FIRST_DIGEST_END + DIGEST_BYTES
 _MAX_SIZE: Final = 2**63 - 1
 _MAX_NOTE_BYTES: Final = 16_384
 _KEY_HASH_BYTES: Final = 4
@@ -54,28 +57,73 @@ class Stub:
         """The entry that logs `sealed`."""
         return cls(tag, epoch, sealed.commit, hashlib.sha256(sealed.ciphertext).digest())
 
+    @property
+    def beside_sha256(self) -> bytes:
+        """SHA-256 of what lies beside the log: the ciphertext."""
+        return self.ciphertext_sha256
+
     def leaf(self) -> bytes:
         """The log entry's bytes (106): magic, tag, epoch (8, big-endian), commitment, ciphertext hash."""
-        epoch = self.epoch.to_bytes(_EPOCH_BYTES, "big")
-        return b"%b%b%b%b%b" % (_STUB_MAGIC, self.tag, epoch, self.commit, self.ciphertext_sha256)
+        return _leaf(_RECORD_MAGIC, self.tag, self.epoch, self.commit, self.ciphertext_sha256)
 
     @classmethod
     def parse(cls, leaf: bytes) -> "Stub":
-        """The stub that `leaf()` wrote. Raises MalformedError."""
-        if len(leaf) != _STUB_BYTES or not leaf.startswith(_STUB_MAGIC):
+        """The stub that `leaf()` wrote. Raises MalformedError, for a tombstone too."""
+        return cls(*_fields(leaf, _RECORD_MAGIC))
+
+
+@dataclass(frozen=True, slots=True)
+class TombstoneStub:
+    """A log entry saying that an earlier one was erased: its `position` and leaf hash, and a statement's SHA-256.
+
+    The statement lies beside the log. Only a data holder's signature in it makes an entry erased.
+    """
+
+    tag: bytes
+    position: int
+    erased_leaf: bytes
+    statement_sha256: bytes
+
+    def __post_init__(self) -> None:
+        sizes = (len(self.tag), len(self.erased_leaf), len(self.statement_sha256))
+        if sizes != (TAG_BYTES, DIGEST_BYTES, DIGEST_BYTES) or not 0 <= self.position <= _MAX_SIZE:
             raise MalformedError(
-                f"a log entry of {len(leaf)} bytes is not a version 1 stub of {_STUB_BYTES}; "
-                "the registry must serve the entry as it was logged."
+                f"a tombstone's fields have {sizes} bytes; {(TAG_BYTES, DIGEST_BYTES, DIGEST_BYTES)} and a "
+                "position of at least 0 are required. The data holder must make it again."
             )
-        tag_end = len(_STUB_MAGIC) + TAG_BYTES
-        epoch_end = tag_end + _EPOCH_BYTES
-        commit_end = epoch_end + DIGEST_BYTES
-        return cls(
-            leaf[len(_STUB_MAGIC) : tag_end],
-            int.from_bytes(leaf[tag_end:epoch_end], "big"),
-            leaf[epoch_end:commit_end],
-            leaf[commit_end:],
+
+    @property
+    def beside_sha256(self) -> bytes:
+        """SHA-256 of what lies beside the log: the signed statement's envelope."""
+        return self.statement_sha256
+
+    def leaf(self) -> bytes:
+        """The log entry's bytes (106): magic, tag, position (8, big-endian), erased leaf's hash, statement hash."""
+        return _leaf(_TOMBSTONE_MAGIC, self.tag, self.position, self.erased_leaf, self.statement_sha256)
+
+
+AnyStub = Stub | TombstoneStub
+
+
+def parse_leaf(leaf: bytes) -> AnyStub:
+    """The record's or tombstone's stub that `leaf()` wrote. Raises MalformedError for any other bytes."""
+    if leaf.startswith(_TOMBSTONE_MAGIC):
+        return TombstoneStub(*_fields(leaf, _TOMBSTONE_MAGIC))
+    return Stub.parse(leaf)
+
+
+def _leaf(magic: bytes, tag: bytes, number: int, first: bytes, second: bytes) -> bytes:
+    return b"%b%b%b%b%b" % (magic, tag, number.to_bytes(8, "big"), first, second)
+
+
+def _fields(leaf: bytes, magic: bytes) -> tuple[bytes, int, bytes, bytes]:
+    if len(leaf) != LEAF_BYTES or not leaf.startswith(magic):
+        raise MalformedError(
+            f"a log entry of {len(leaf)} bytes is not a version 1 stub of {LEAF_BYTES} and the kind asked for; "
+            "the registry must serve the entry as it was logged."
         )
+    number = int.from_bytes(leaf[_TAG_END:_NUMBER_END], "big")
+    return leaf[len(magic) : _TAG_END], number, leaf[_NUMBER_END:_FIRST_DIGEST_END], leaf[_FIRST_DIGEST_END:]
 
 
 def tag_of(wallet_secret: bytes, *, aud: str, seq: int) -> bytes:

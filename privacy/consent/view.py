@@ -3,14 +3,14 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
-from privacy.consent.lane import Head, Stub
+from privacy.consent.lane import AnyStub, Head, Stub, TombstoneStub
 from privacy.consent.limits import HANDLE_BYTES, KEY_BYTES
 from privacy.consent.merkle import leaf_hash, root_of
 from privacy.consent.record import ConsentRecord, key_id, parse_record
 from privacy.consent.sealing import LaneKey, Sealed, open_sealed
 from privacy.consent.signing import PayloadType, verify
+from privacy.consent.tombstone import read_tombstone, tombstone_stub
 from privacy.errors import MalformedError, TamperingError
 
 
@@ -32,9 +32,12 @@ class Link:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A logged stub and what lies beside the log (a ciphertext); None when it was not delivered."""
+    """A logged stub and what lies beside the log; None when it was not delivered.
 
-    stub: Stub
+    `beside` is a record's ciphertext, or the envelope of a tombstone's statement.
+    """
+
+    stub: AnyStub
     beside: bytes | None
 
 
@@ -71,92 +74,140 @@ class LaneView:
         return f"LaneView(size={self.head.size})"
 
 
-def check_lane(entries: Sequence[Entry], head: Head) -> None:
-    """Raise TamperingError unless `entries` are the whole lane under `head` and no ciphertext is missing.
+def erasure(entry: Entry, index: int, *, identity: bytes, lane: str) -> tuple[int, bytes] | None:
+    """Position and leaf hash of the record that lane entry `index` erases; None when it erases nothing.
 
-    A withheld, substituted, dropped or reordered ciphertext could be a withdrawal, so the whole lane fails.
+    It erases when it is a tombstone whose statement, signed by the data holder `identity` (Ed25519 public key) for
+    this lane, names an earlier position. The caller still compares the leaf hash with the record's at that position:
+    a tombstone itself is never erased.
+    """
+    stub = entry.stub
+    if not isinstance(stub, TombstoneStub) or entry.beside is None or stub.position >= index:
+        return None
+    try:
+        statement = read_tombstone(entry.beside, identity=identity, lane=lane)
+    except (MalformedError, TamperingError):
+        return None
+    return (stub.position, stub.erased_leaf) if tombstone_stub(entry.beside, statement) == stub else None
+
+
+def check_lane(entries: Sequence[Entry], head: Head, *, identity: bytes, lane: str) -> frozenset[int]:
+    """The erased positions, once `entries` are the whole lane under `head` and no other ciphertext is missing.
+
+    Raises TamperingError otherwise: a withheld, substituted, dropped or reordered ciphertext could be a withdrawal,
+    so the whole lane fails. Only a tombstone by the data holder `identity` among `entries` excuses a missing one.
     """
     if len(entries) != head.size:
         raise TamperingError(
             f"a lane has {len(entries)} entries and its head says {head.size}; "
             "sync the whole lane, or ask for the head again."
         )
-    unmatched = 0
-    leaves = []
-    for entry in entries:
-        stub = entry.stub
-        ciphertext = entry.beside
-        if ciphertext is None or hashlib.sha256(ciphertext).digest() != stub.ciphertext_sha256:
-            unmatched += 1
-        leaves.append(leaf_hash(stub.leaf()))
-    if unmatched:
-        raise TamperingError(
-            f"{unmatched} of {head.size} ciphertexts of a lane are missing or not those logged; sync again, "
-            "and use nobody's rows until the registry delivers them."
-        )
+    leaves = [leaf_hash(entry.stub.leaf()) for entry in entries]
     if root_of(leaves) != head.root:
         raise TamperingError(
             f"the root over a lane's {head.size} entries is not its head's; use nobody's rows, keep the "
             "checkpoint, and tell the registry and the auditor."
         )
+    erased: set[int] = set()
+    for index, entry in enumerate(entries):
+        found = erasure(entry, index, identity=identity, lane=lane)
+        if found and leaves[found[0]] == found[1] and isinstance(entries[found[0]].stub, Stub):
+            erased.add(found[0])
+    unmatched = 0
+    for index, entry in enumerate(entries):
+        if entry.beside is None:
+            # Nothing hangs on a tombstone's own statement: without it the tombstone erases nothing.
+            unmatched += isinstance(entry.stub, Stub) and index not in erased
+        elif isinstance(entry.stub, Stub):
+            unmatched += hashlib.sha256(entry.beside).digest() != entry.stub.ciphertext_sha256
+    if unmatched:
+        raise TamperingError(
+            f"{unmatched} of {head.size} ciphertexts of a lane are missing or not those logged; sync again, "
+            "and use nobody's rows until the registry delivers them."
+        )
+    return frozenset(erased)
+
+
+@dataclass(frozen=True, slots=True, repr=False)
+class Unsealed:
+    """A record that opened and is for this data holder and epoch; who signed it is still to be checked."""
+
+    payload: bytes
+    signature: bytes
+    rho: bytes
+    record: ConsentRecord
+
+
+def unseal(entry: Entry, *, keys: Mapping[int, LaneKey], lane: str, holder: str) -> Unsealed | None:
+    """What the entry's ciphertext holds, with the commitment checked; `keys` are this data holder's by epoch.
+
+    None for a tombstone, an epoch without a key, another data holder or epoch inside, and garbage.
+    """
+    stub = entry.stub
+    if entry.beside is None or not isinstance(stub, Stub) or stub.epoch not in keys:
+        return None
+    try:
+        opened = open_sealed(Sealed(stub.commit, entry.beside), keys[stub.epoch], lane=lane, epoch=stub.epoch)
+        record = parse_record(opened.payload)
+    except (MalformedError, TamperingError):
+        return None
+    if record.aud != holder or record.aud_kid != stub.epoch:
+        return None
+    return Unsealed(opened.payload, opened.signature, opened.rho, record)
+
+
+def is_from(unsealed: Unsealed, link: Link, index: int) -> bool:
+    """Whether the record of lane entry `index` is about `link`'s subject, signed by the linked key since the link."""
+    record = unsealed.record
+    if record.handle != link.handle or index < link.linked_at_size or record.kid != key_id(link.public_key):
+        return False
+    try:
+        verify(link.public_key, PayloadType.CONSENT, unsealed.payload, unsealed.signature)
+    except TamperingError:
+        return False
+    return True
 
 
 def open_entry(
-    entry: Entry, index: int, *, key: LaneKey, lane: str, holder: str, epoch: int, links: Mapping[bytes, Link]
+    entry: Entry, index: int, *, keys: Mapping[int, LaneKey], lane: str, holder: str, links: Mapping[bytes, Link]
 ) -> bytes | None:
     """The verified payload of lane entry `index`, fit to be stored for `LaneView.of`; None for all else.
 
     None is garbage, another epoch or data holder, an unlinked subject, an entry before the link, or a
-    signature not by the linked key: it grants nothing and harms nobody. Call `check_lane` on the whole lane
-    as well.
+    signature not by the linked key: it grants nothing and harms nobody. `links` is keyed by handle. Call
+    `check_lane` on the whole lane as well, and open nothing that it says is erased.
     """
-    verified = _verified(entry, index, key=key, lane=lane, holder=holder, epoch=epoch, links=links)
-    return verified.payload if verified else None
+    unsealed = _verified(entry, index, keys=keys, lane=lane, holder=holder, links=links)
+    return unsealed.payload if unsealed else None
 
 
 def project(
     entries: Sequence[Entry],
     head: Head,
     *,
-    key: LaneKey,
+    identity: bytes,
+    keys: Mapping[int, LaneKey],
     lane: str,
     holder: str,
-    epoch: int,
     links: Mapping[bytes, Link],
 ) -> LaneView:
     """The view of a whole lane; `links` is keyed by handle. Raises TamperingError, see `check_lane`."""
-    check_lane(entries, head)
+    erased = check_lane(entries, head, identity=identity, lane=lane)
+    # An erased entry stays closed wherever a copy of its ciphertext is left: every copy gives the same view.
     found = (
-        _verified(entry, index, key=key, lane=lane, holder=holder, epoch=epoch, links=links)
+        _verified(entry, index, keys=keys, lane=lane, holder=holder, links=links)
         for index, entry in enumerate(entries)
+        if index not in erased
     )
-    return LaneView(head, _newest((verified.handle, verified.record) for verified in found if verified))
-
-
-class _Verified(NamedTuple):
-    payload: bytes
-    handle: bytes
-    record: ConsentRecord
+    return LaneView(head, _newest((unsealed.record.handle, unsealed.record) for unsealed in found if unsealed))
 
 
 def _verified(
-    entry: Entry, index: int, *, key: LaneKey, lane: str, holder: str, epoch: int, links: Mapping[bytes, Link]
-) -> _Verified | None:
-    if entry.beside is None or entry.stub.epoch != epoch:
-        return None
-    try:
-        opened = open_sealed(Sealed(entry.stub.commit, entry.beside), key, lane=lane, epoch=epoch)
-        record = parse_record(opened.payload)
-        handle = record.handle
-        link = links.get(handle)
-        if link is None or index < link.linked_at_size:
-            return None
-        if record.aud != holder or record.aud_kid != epoch or record.kid != key_id(link.public_key):
-            return None
-        verify(link.public_key, PayloadType.CONSENT, opened.payload, opened.signature)
-    except (MalformedError, TamperingError):
-        return None
-    return _Verified(opened.payload, handle, record)
+    entry: Entry, index: int, *, keys: Mapping[int, LaneKey], lane: str, holder: str, links: Mapping[bytes, Link]
+) -> Unsealed | None:
+    unsealed = unseal(entry, keys=keys, lane=lane, holder=holder)
+    link = links.get(unsealed.record.handle) if unsealed else None
+    return unsealed if unsealed and link and is_from(unsealed, link, index) else None
 
 
 def _newest(verified: Iterable[tuple[bytes, ConsentRecord]]) -> Mapping[bytes, ConsentRecord | Conflict]:

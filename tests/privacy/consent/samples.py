@@ -23,6 +23,7 @@ from privacy.consent.record import (
 )
 from privacy.consent.sealing import LaneKey, Suite, seal
 from privacy.consent.signing import PayloadType, SigningKey
+from privacy.consent.tombstone import TombstoneStatement, tombstone_stub, write_tombstone
 from privacy.consent.view import Entry, LaneView, Link, project
 
 NOW = 1_800_000_000
@@ -36,10 +37,15 @@ CATEGORIES = ("capacity", "credit_history")
 LANE_KEY = LaneKey.from_bytes(b"\x02" + sha256(b"a").digest() + sha256(b"b").digest() + sha256(b"c").digest())
 SMALL_LANE_KEY = LaneKey.from_bytes(b"\x01" + sha256(b"d").digest())
 LANE_KEYS = {Suite.MLKEM768_X25519: LANE_KEY, Suite.X25519: SMALL_LANE_KEY}
+KEYS = {EPOCH: LANE_KEY}
 
 
 def digest(name: str) -> bytes:
     return sha256(name.encode()).digest()
+
+
+IDENTITY = SigningKey.from_seed(digest("identity of holder-01"))
+REGISTRY = SigningKey.from_seed(digest("registry"))
 
 
 @dataclass(frozen=True)
@@ -127,17 +133,27 @@ def garbage(name: str) -> Entry:
     return Entry(Stub(digest(name)[:16], EPOCH, digest(name), sha256(ciphertext).digest()), ciphertext)
 
 
+def tombstone(
+    erased: Entry, position: int, *, key: SigningKey = IDENTITY, lane: str = LANE, leaf: bytes | None = None
+) -> Entry:
+    """The entry that erases `erased` at `position`."""
+    leaf = leaf_hash(erased.stub.leaf()) if leaf is None else leaf
+    statement = TombstoneStatement(lane=lane, position=position, leaf=base64url(leaf), at=NOW)
+    envelope = write_tombstone(statement, key)
+    return Entry(tombstone_stub(envelope, statement), envelope)
+
+
 def head_of(entries: Sequence[Entry]) -> Head:
     tree = TreeHead(leaf_hash(entry.stub.leaf()) for entry in entries)
     return Head(tree.size, tree.root)
 
 
-def view_of(entries: Sequence[Entry], *links: Link, **changes: Any) -> LaneView:
+def view_of(entries: Sequence[Entry], *links: Link, head: Head | None = None, **changes: Any) -> LaneView:
     settings: dict[str, Any] = {
-        "key": LANE_KEY,
+        "identity": IDENTITY.public,
+        "keys": KEYS,
         "lane": LANE,
         "holder": HOLDER,
-        "epoch": EPOCH,
         "links": {link.handle: link for link in links},
     }
-    return project(entries, head_of(entries), **(settings | changes))
+    return project(entries, head or head_of(entries), **(settings | changes))

@@ -1,5 +1,7 @@
+import random
 from typing import Any
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -215,3 +217,73 @@ def test_an_interval_is_two_whole_seconds_in_order(times: tuple[Any, Any]) -> No
 def test_a_policy_has_a_whole_number_of_seconds(skew: Any) -> None:
     with pytest.raises(MalformedError):
         GatePolicy(clock_skew_s=skew)
+
+
+histories = st.lists(
+    st.tuples(
+        st.integers(1, 5),
+        st.sampled_from([False, False, False, True]),
+        st.lists(near_grants(), max_size=3, unique_by=lambda one: (one.purpose, one.to)),
+    ).map(
+        lambda drawn: record(
+            ALICE,
+            *sorted(drawn[2], key=lambda one: (one.purpose.value, one.to)),
+            seq=drawn[0],
+            frozen=drawn[1],
+        )
+    ),
+    max_size=6,
+)
+
+
+def decisions(known: LaneView, *, policy: GatePolicy = POLICY) -> list[Allow | Deny]:
+    """Every decision about Alice that any of the drawn grants could sway."""
+    return [
+        asked(
+            known,
+            purpose=purpose,
+            recipient=to,
+            interval=Interval(NOW, NOW + 20),
+            categories=frozenset({"capacity"}),
+            policy=policy,
+        )
+        for purpose in Purpose
+        for to in ("a", "b")
+    ]
+
+
+NO_SKEW = GatePolicy(clock_skew_s=0)
+
+
+@given(histories, st.randoms(use_true_random=False))
+def test_the_order_of_arrival_never_matters(history: list[ConsentRecord], chance: random.Random) -> None:
+    shuffled = history.copy()
+    chance.shuffle(shuffled)
+    repeated = shuffled + history[:2]
+    assert decisions(view(*history), policy=NO_SKEW) == decisions(view(*shuffled), policy=NO_SKEW)
+    assert decisions(view(*history), policy=NO_SKEW) == decisions(view(*repeated), policy=NO_SKEW)
+
+
+@given(histories, st.integers(0, 6), st.sampled_from(["withdrawn", "frozen"]))
+def test_a_withdrawal_is_never_undone_by_anything_older(history: list[ConsentRecord], place: int, how: str) -> None:
+    last = record(ALICE, seq=6) if how == "withdrawn" else record(ALICE, grant(to="a"), seq=6, frozen=True)
+    reason = Reason.PURPOSE if how == "withdrawn" else Reason.FROZEN
+    for policy in (POLICY, NO_SKEW):
+        assert set(decisions(view(*history[:place], last, *history[place:]), policy=policy)) == {Deny(reason)}
+
+
+@given(histories, histories)
+def test_only_the_newest_record_decides(history: list[ConsentRecord], older: list[ConsentRecord]) -> None:
+    if history:
+        first = min(one.seq for one in history)
+        stale = [one for one in older if one.seq < first]
+        newest = [one for one in history if one.seq == max(other.seq for other in history)]
+        assert decisions(view(*stale, *history), policy=NO_SKEW) == decisions(view(*newest), policy=NO_SKEW)
+
+
+@given(histories, histories)
+def test_what_others_wish_changes_no_decision(history: list[ConsentRecord], others: list[ConsentRecord]) -> None:
+    bob = Person("bob")
+    theirs = [msgspec.structs.replace(one, sub=record(bob).sub, kid=record(bob).kid) for one in others]
+    alone, together = view(*history), view(*theirs, *history)
+    assert decisions(alone, policy=NO_SKEW) == decisions(together, policy=NO_SKEW)

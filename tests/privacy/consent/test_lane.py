@@ -6,11 +6,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from privacy.consent.lane import (
+    LEAF_BYTES,
     Head,
     Stub,
+    TombstoneStub,
     check_growth,
     open_note,
     parse_checkpoint_body,
+    parse_leaf,
     read_checkpoint,
     tag_of,
     write_checkpoint,
@@ -25,6 +28,7 @@ ORIGIN = "registry.example/holder-01"
 KEY = SigningKey.from_seed(digest("log key"))
 HEAD = Head(20852163, digest("root"))
 NOTE = write_checkpoint(HEAD, ORIGIN, KEY)
+TOMBSTONE = TombstoneStub(digest("tag")[:16], 7, digest("leaf"), digest("statement"))
 STUB = Stub(digest("tag")[:16], 3, digest("commit"), digest("ciphertext"))
 
 
@@ -155,10 +159,47 @@ def test_arbitrary_bytes_never_crash_the_stub_reader(data: bytes) -> None:
         assert wrong_shape or not 1 <= int.from_bytes(data[34:42], "big") < 2**63
 
 
+def test_a_tombstones_stub_has_one_encoding_and_is_never_read_as_a_records() -> None:
+    leaf = TOMBSTONE.leaf()
+    fields = TOMBSTONE.tag + (7).to_bytes(8, "big") + TOMBSTONE.erased_leaf + TOMBSTONE.statement_sha256
+    assert leaf == b"fedcredit/stub/v1\x02" + fields
+    assert len(leaf) == len(STUB.leaf()) == LEAF_BYTES == 106
+    assert [parse_leaf(one.leaf()) for one in (TOMBSTONE, STUB)] == [TOMBSTONE, STUB]
+    with pytest.raises(MalformedError):
+        Stub.parse(leaf)
+    for kind in (0, 3, 255):
+        with pytest.raises(MalformedError):
+            parse_leaf(leaf[:17] + bytes([kind]) + leaf[18:])
+    assert (STUB.beside_sha256, TOMBSTONE.beside_sha256) == (STUB.ciphertext_sha256, TOMBSTONE.statement_sha256)
+
+
+@given(
+    st.one_of(
+        st.binary(max_size=120),
+        st.builds(
+            lambda kind, rest: STUB.leaf()[:17] + bytes([kind]) + rest,
+            st.integers(0, 3),
+            st.binary(min_size=88, max_size=88),
+        ),
+    )
+)
+def test_every_accepted_leaf_is_written_again_as_it_was(data: bytes) -> None:
+    try:
+        assert parse_leaf(data).leaf() == data
+    except MalformedError:
+        number = int.from_bytes(data[34:42], "big")
+        shaped = len(data) == 106 and data.startswith(b"fedcredit/stub/v1")
+        sound = {1: 1 <= number < 2**63, 2: number < 2**63}
+        assert not (shaped and sound.get(data[17], False))
+
+
 def test_fields_of_another_size_make_no_stub_and_no_head() -> None:
     for tag, epoch, commit in ((b"short", 1, digest("c")), (bytes(16), 0, digest("c")), (bytes(16), 1, b"")):
         with pytest.raises(MalformedError):
             Stub(tag, epoch, commit, digest("c"))
+    for tag, position, leaf in ((b"short", 1, bytes(32)), (bytes(16), -1, bytes(32)), (bytes(16), 1, b"")):
+        with pytest.raises(MalformedError):
+            TombstoneStub(tag, position, leaf, digest("c"))
     for size, root in ((-1, bytes(32)), (2**63, bytes(32)), (1, bytes(31))):
         with pytest.raises(MalformedError):
             Head(size, root)

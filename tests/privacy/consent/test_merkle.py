@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from privacy.consent.merkle import (
     EMPTY_ROOT,
+    Frontier,
     TreeHead,
     consistency_proof,
     inclusion_proof,
@@ -117,3 +118,104 @@ def test_a_leaf_is_never_taken_for_a_node() -> None:
     two = root_of(LEAVES[:2])
     assert leaf_hash(LEAVES[0] + LEAVES[1]) != two
     assert root_of([two]) == two  # hence size is always part of a head
+
+
+def test_every_size_up_to_64_has_the_references_root_however_it_grew() -> None:
+    tree, frontier = TreeHead(), Frontier()
+    for size in range(65):
+        expected = reference_merkle.mth(ENTRIES[:size])
+        at_once = Frontier()
+        at_once.extend(LEAVES[:size])
+        assert {tree.root, frontier.root, at_once.root, TREE.root_at(size)} == {expected}
+        assert (tree.size, frontier.size, at_once.size) == (size, size, size)
+        tree.append(LEAVES[size])
+        frontier.append(LEAVES[size])
+
+
+@given(st.lists(st.integers(0, 40), max_size=12))
+def test_a_tree_and_a_frontier_grown_in_any_steps_are_one_log(steps: list[int]) -> None:
+    leaves = [leaf_hash(b"%d" % number) for number in range(sum(steps))]
+    tree, frontier = TreeHead(), Frontier()
+    size = 0
+    for step in steps:
+        if step == 1:
+            tree.append(leaves[size])
+            frontier.append(leaves[size])
+        else:
+            tree.extend(iter(leaves[size : size + step]))
+            frontier.extend(iter(leaves[size : size + step]))
+        size += step
+        assert tree.root == frontier.root == root_of(leaves[:size])
+        assert (tree.size, frontier.size) == (size, size)
+    for count in range(size + 1):
+        assert tree.root_at(count) == root_of(leaves[:count])
+
+
+@given(st.integers(0, 70), st.integers(0, 70))
+def test_a_stored_frontier_goes_on_as_if_never_stored(before: int, after: int) -> None:
+    frontier = Frontier()
+    frontier.extend(LEAVES[: min(before, after)])
+    data = frontier.to_bytes()
+    assert len(data) == 8 + 32 * frontier.size.bit_count()
+    loaded, copied = Frontier.from_bytes(data), frontier.copy()
+    assert loaded.to_bytes() == data
+    for other in (loaded, copied):
+        other.extend(LEAVES[frontier.size : after])
+        assert other.root == reference_merkle.mth(ENTRIES[:after])
+    assert frontier.to_bytes() == data  # a copy grows alone
+
+
+def test_a_frontier_holds_the_largest_complete_subtrees_first() -> None:
+    frontier = Frontier()
+    frontier.extend(LEAVES[:11])
+    ranges = ((0, 8), (8, 10), (10, 11))
+    roots = [reference_merkle.mth(ENTRIES[begin:end]) for begin, end in ranges]
+    assert frontier.to_bytes() == (11).to_bytes(8, "big") + b"".join(roots)
+
+
+@given(
+    st.binary(max_size=120)
+    | st.builds(lambda size, rest: size.to_bytes(8, "big") + rest, st.integers(0, 9), st.binary(max_size=70))
+)
+def test_a_frontier_has_one_encoding(data: bytes) -> None:
+    try:
+        frontier = Frontier.from_bytes(data)
+    except MalformedError:
+        size = int.from_bytes(data[:8], "big")
+        assert len(data) < 8 or size >= 2**63 or len(data) != 8 + 32 * size.bit_count()
+        return
+    assert frontier.to_bytes() == data
+
+
+def test_a_size_beyond_63_bits_is_no_frontiers() -> None:
+    assert Frontier.from_bytes((2**62).to_bytes(8, "big") + bytes(32)).size == 2**62
+    with pytest.raises(MalformedError):
+        Frontier.from_bytes((2**63).to_bytes(8, "big") + bytes(32))
+
+
+def test_a_leaf_of_another_length_is_refused_and_changes_nothing() -> None:
+    for log in (TreeHead(LEAVES[:5]), Frontier.from_bytes((1).to_bytes(8, "big") + LEAVES[0])):
+        size, root = log.size, log.root
+        with pytest.raises(MalformedError):
+            log.append(b"short")
+        with pytest.raises(MalformedError):
+            log.extend([LEAVES[0], bytes(31), bytes(33)])
+        assert (log.size, log.root) == (size, root)
+
+
+@given(st.data())
+def test_a_trees_complete_subtrees_are_the_references(data: st.DataObject) -> None:
+    level = data.draw(st.integers(0, 6))
+    end = data.draw(st.integers(0, 70 >> level))
+    begin = data.draw(st.integers(0, end))
+    expected = [reference_merkle.mth(ENTRIES[n << level : (n + 1) << level]) for n in range(begin, end)]
+    assert TREE.nodes(level, begin, end) == b"".join(expected)
+
+
+def test_nodes_and_ranges_beyond_the_tree_are_refused() -> None:
+    for level, begin, end in ((0, 0, 71), (0, -1, 1), (0, 2, 1), (6, 0, 2), (7, 0, 1), (63, 0, 1)):
+        with pytest.raises(MalformedError):
+            TREE.nodes(level, begin, end)
+    for begin, end in ((0, 0), (-1, 1), (0, 71), (5, 4)):
+        with pytest.raises(MalformedError):
+            TREE.subtree_root(begin, end)

@@ -12,6 +12,6 @@ def test_every_vector_file_is_the_one_whose_origin_is_written_down() -> None:
         for path in FOLDER.rglob("*")
         if path.is_file() and path.name != "PROVENANCE.md"
     }
-    assert len(found) >= 15
-    consent = ("rfc6962/", "checkpoint/", "hpke/", "cctv/", "wycheproof/")
+    assert len(found) >= 30
+    consent = ("rfc6962/", "checkpoint/", "hpke/", "cctv/", "wycheproof/", "jcs/", "jsontestsuite/")
     assert {name: value for name, value in found.items() if name.startswith(consent)} == written

@@ -10,14 +10,16 @@ from hypothesis import strategies as st
 from privacy.consent.gate import Allow, Deny, GatePolicy, Interval, Reason, decide
 from privacy.consent.lane import Head, Stub
 from privacy.consent.record import ConsentRecord, Purpose, encode_record
+from privacy.consent.sealing import commitment_of
 from privacy.consent.signing import SMALL_ORDER_ENCODINGS, PayloadType
-from privacy.consent.view import Conflict, Entry, LaneView, Link, open_entry, project
+from privacy.consent.view import Conflict, Entry, LaneView, Link, is_from, open_entry, unseal
 from privacy.errors import MalformedError, TamperingError
 from tests.privacy.consent.samples import (
     CATEGORIES,
     COORDINATOR,
     EPOCH,
     HOLDER,
+    KEYS,
     LANE,
     LANE_KEY,
     NOW,
@@ -36,6 +38,7 @@ from tests.privacy.consent.samples import (
 )
 
 ALICE, BOB, CAROL = PEOPLE = (Person("alice"), Person("bob"), Person("carol"))
+LINKS = [person.link() for person in PEOPLE]
 HEAD = Head(1, digest("root"))
 GRANT = record(ALICE, grant())
 WITHDRAWAL = record(ALICE, seq=2)
@@ -73,8 +76,49 @@ def test_an_empty_lane_is_a_lane() -> None:
 
 def test_both_suites_serve() -> None:
     lane = [entry(ALICE, GRANT, key=SMALL_LANE_KEY)]
-    assert view_of(lane, ALICE.link(), key=SMALL_LANE_KEY).standing(ALICE.handle) == GRANT
+    assert view_of(lane, ALICE.link(), keys={EPOCH: SMALL_LANE_KEY}).standing(ALICE.handle) == GRANT
     assert view_of(lane, ALICE.link()).standing(ALICE.handle) is None
+
+
+def test_each_epoch_opens_with_its_own_key_and_none_without() -> None:
+    old = entry(ALICE, GRANT, name="1")
+    rotated = record(BOB, grant(), aud_kid=2)
+    lane = [old, entry(BOB, rotated, name="2", epoch=2, key=SMALL_LANE_KEY)]
+    both = view_of(lane, ALICE.link(), BOB.link(), keys={1: LANE_KEY, 2: SMALL_LANE_KEY})
+    assert (both.standing(ALICE.handle), both.standing(BOB.handle)) == (GRANT, rotated)
+    for keys, alice, bob in (({1: LANE_KEY}, GRANT, None), ({2: SMALL_LANE_KEY}, None, rotated), ({}, None, None)):
+        one = view_of(lane, ALICE.link(), BOB.link(), keys=keys)
+        assert (one.standing(ALICE.handle), one.standing(BOB.handle)) == (alice, bob)
+    swapped = view_of(lane, ALICE.link(), BOB.link(), keys={1: SMALL_LANE_KEY, 2: LANE_KEY})
+    assert (swapped.standing(ALICE.handle), swapped.standing(BOB.handle)) == (None, None)
+
+
+def test_a_record_that_names_another_epoch_than_its_entry_is_not_one() -> None:
+    # Both keys are known: only the comparison of the two epochs refuses it.
+    keys = {EPOCH: LANE_KEY, EPOCH + 1: LANE_KEY}
+    payload = encode_record(GRANT)
+    signature = ALICE.key.sign(PayloadType.CONSENT, payload)
+    for epoch, standing in ((EPOCH, GRANT), (EPOCH + 1, None)):
+        lane = [sealed_entry(payload, signature, epoch=epoch)]
+        assert view_of(lane, ALICE.link(), keys=keys).standing(ALICE.handle) == standing
+
+
+def test_unsealing_tells_everything_but_who_signed() -> None:
+    payload = encode_record(GRANT)
+    signature = BOB.key.sign(PayloadType.CONSENT, payload)
+    forged = sealed_entry(payload, signature, name="forged")
+    unsealed = unseal(forged, keys=KEYS, lane=LANE, holder=HOLDER)
+    assert unsealed is not None
+    assert (unsealed.payload, unsealed.signature, unsealed.record) == (payload, signature, GRANT)
+    assert commitment_of(payload, signature, unsealed.rho) == Stub.parse(forged.stub.leaf()).commit
+    assert not is_from(unsealed, ALICE.link(), 0)
+    genuine = unseal(entry(ALICE, GRANT), keys=KEYS, lane=LANE, holder=HOLDER)
+    assert genuine is not None
+    assert is_from(genuine, ALICE.link(), 0)
+    assert is_from(genuine, ALICE.link(at_size=3), 3)
+    assert not is_from(genuine, ALICE.link(at_size=4), 3)
+    assert not is_from(genuine, Link(BOB.handle, ALICE.key.public, 0), 0)
+    assert not is_from(genuine, Link(ALICE.handle, BOB.key.public, 0), 0)
 
 
 def test_a_grant_replayed_after_the_withdrawal_stays_withdrawn() -> None:
@@ -127,6 +171,7 @@ def forgeries() -> dict[str, tuple[Entry, dict[str, Any]]]:
     opaque = rewritten(GRANT, extra=1)
     small = min(SMALL_ORDER_ENCODINGS)
     genuine = sealed_entry(payload, signature)
+    genuine_stub = Stub.parse(genuine.stub.leaf())
     return {
         "signed by another": (sealed_entry(payload, BOB.key.sign(PayloadType.CONSENT, payload)), {}),
         "signed as another type": (sealed_entry(payload, ALICE.key.sign(PayloadType.LINK, payload)), {}),
@@ -145,7 +190,7 @@ def forgeries() -> dict[str, tuple[Entry, dict[str, Any]]]:
         ),
         "under another epoch outside": (sealed_entry(payload, signature, epoch=EPOCH + 1), {}),
         "stub lies about its epoch": (
-            Entry(replace(genuine.stub, epoch=EPOCH + 1), genuine.beside),
+            Entry(replace(genuine_stub, epoch=EPOCH + 1), genuine.beside),
             {},
         ),
         "sealed for another lane": (sealed_entry(payload, signature, lane="holder-02"), {}),
@@ -160,7 +205,7 @@ def forgeries() -> dict[str, tuple[Entry, dict[str, Any]]]:
             {"links": {ALICE.handle: Link(ALICE.handle, BOB.key.public, 0)}},
         ),
         "swapped commitment": (
-            Entry(replace(genuine.stub, commit=digest("another")), genuine.beside),
+            Entry(replace(genuine_stub, commit=digest("another")), genuine.beside),
             {},
         ),
         "garbage": (garbage("g"), {}),
@@ -217,9 +262,8 @@ LINE = [entry(person, record(person, grant()), name=person.name) for person in P
     ],
 )
 def test_a_lane_that_is_not_the_one_under_its_head_fails_as_a_whole(delivered: list[Entry]) -> None:
-    links = {person.handle: person.link() for person in PEOPLE}
     with pytest.raises(TamperingError):
-        project(delivered, head_of(LINE), key=LANE_KEY, lane=LANE, holder=HOLDER, epoch=EPOCH, links=links)
+        view_of(delivered, *LINKS, head=head_of(LINE))
 
 
 @pytest.mark.parametrize(
@@ -234,25 +278,22 @@ def test_a_lane_that_is_not_the_one_under_its_head_fails_as_a_whole(delivered: l
     ids=["wrong root", "future size", "smaller size", "rolled back", "empty"],
 )
 def test_a_head_that_is_not_the_lanes_fails_it(head: Head) -> None:
-    links = {person.handle: person.link() for person in PEOPLE}
     with pytest.raises(TamperingError):
-        project(LINE, head, key=LANE_KEY, lane=LANE, holder=HOLDER, epoch=EPOCH, links=links)
+        view_of(LINE, *LINKS, head=head)
+
+
+def opened_as(one: Entry, index: int) -> bytes | None:
+    links = {link.handle: link for link in LINKS}
+    return open_entry(one, index, keys=KEYS, lane=LANE, holder=HOLDER, links=links)
 
 
 def test_verified_payloads_can_be_stored_and_loaded_again() -> None:
     lane = [*LINE, garbage("g"), entry(ALICE, WITHDRAWAL, name="w")]
-    links = {person.handle: person.link() for person in PEOPLE}
-    opened = [
-        open_entry(one, index, key=LANE_KEY, lane=LANE, holder=HOLDER, epoch=EPOCH, links=links)
-        for index, one in enumerate(lane)
-    ]
+    opened = [opened_as(one, index) for index, one in enumerate(lane)]
     assert opened[3] is None
-    assert (
-        open_entry(Entry(LINE[0].stub, None), 0, key=LANE_KEY, lane=LANE, holder=HOLDER, epoch=EPOCH, links=links)
-        is None
-    )
+    assert opened_as(Entry(LINE[0].stub, None), 0) is None
     loaded = LaneView.of(head_of(lane), [payload for payload in opened if payload is not None])
-    projected = view_of(lane, *links.values())
+    projected = view_of(lane, *LINKS)
     assert loaded.head == projected.head
     for person in PEOPLE:
         assert loaded.standing(person.handle) == projected.standing(person.handle)
@@ -353,14 +394,6 @@ def test_no_message_or_repr_names_a_person() -> None:
     said = [repr(ALICE.link()), repr(view_of(LINE, ALICE.link()))]
     for delivered in (LINE[:2], [LINE[0], LINE[1], Entry(LINE[2].stub, None)], LINE[::-1]):
         with pytest.raises(TamperingError) as caught:
-            project(
-                delivered,
-                head_of(LINE),
-                key=LANE_KEY,
-                lane=LANE,
-                holder=HOLDER,
-                epoch=EPOCH,
-                links={ALICE.handle: ALICE.link()},
-            )
+            view_of(delivered, ALICE.link(), head=head_of(LINE))
         said.append(str(caught.value))
     assert not [secret for secret in secrets for text in said if secret in text]
