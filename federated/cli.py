@@ -16,6 +16,10 @@ COMMANDS = {
         "experiments.demo_cli",
         "Run the plan of a federation that the demo left on disk.",
     ),
+    "wallet": ("clients.wallet.cli", "A person's own side: keys, consent records, receipts."),
+    "holder": ("clients.holder.cli", "A data holder's desk: link customers, sync the lane, take withdrawals."),
+    "registry": ("server.registry.cli", "The consent registry: append-only lanes of records that it cannot read."),
+    "audit": ("clients.audit.cli", "Open a run's consents to an auditor; replay every decision."),
     "schema": ("federated.schema_cli", "Draft a schema from a table; check a table against a schema."),
     "bench": ("experiments.bench_cli", "Measure the figures that the project promises, side by side."),
 }
@@ -26,8 +30,11 @@ EXTRAS = {
     "matplotlib": "experiments",
     "opacus": "opacus",
     "sklearn": "experiments",
-    "sqlalchemy": "registry",
     "fastapi": "registry",
+    "prometheus_client": "registry",
+    "psycopg": "postgresql",
+    "sqlalchemy": "registry",
+    "uvicorn": "registry",
     "threadpoolctl": "experiments",
     "torch": "opacus",
 }

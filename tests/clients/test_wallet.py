@@ -1,14 +1,15 @@
 """The wallet: one secret, keys that match nowhere, one call for every wish."""
 
+import pickle
 from hashlib import sha256
 
 import pytest
 
-from clients.wallet.wallet import HolderAddress, SealedRecord, Wallet
+from clients.wallet.wallet import HolderAddress, Memory, SealedRecord, Wallet
 from experiments.people import Attitude
 from experiments.wishes import JURISDICTION, TERMS, records_of
 from privacy.consent.record import Grant, Purpose, TrainingBudget, parse_record, payload_digest
-from privacy.consent.sealing import LaneKey, Opened, Sealed, open_sealed
+from privacy.consent.sealing import LaneKey, Opened, Sealed, commitment_of, open_sealed
 from privacy.consent.signing import PayloadType, verify
 from privacy.errors import RefusalCode, RefusalError
 
@@ -128,3 +129,23 @@ def test_everybody_in_the_demo_can_write_what_they_wish(attitude: Attitude) -> N
     assert len(parsed) == {Attitude.SILENT: 0, Attitude.WITHDREW: 2, Attitude.FROZE: 2}.get(attitude, 1)
     assert [record.seq for record in parsed] == list(range(1, len(parsed) + 1))
     assert all(record.iat <= AT for record in parsed)
+
+
+def test_a_wallet_goes_on_from_its_memories_in_another_process() -> None:
+    wallet = Wallet(SECRET)
+    write(wallet, "aster", grant(600))
+    memories = {holder: wallet.memory(holder) for holder in ("aster", "birch")}
+    for again in (Wallet(SECRET, memories), pickle.loads(pickle.dumps(wallet))):  # noqa: S301 (our own)
+        second = write(again, "aster", grant(500))
+        parsed = parse_record(second.payload)
+        assert (parsed.seq, parsed.prev) == (2, wallet.memory("aster").digest)
+        assert second.stub.tag == wallet.tag("aster", 2)
+        with pytest.raises(RefusalError, match="1001"):
+            write(again, "birch", grant(401))
+    assert memories["birch"] == Memory()
+
+
+def test_what_a_record_keeps_for_its_receipt_opens_the_commitment_in_its_stub() -> None:
+    record = write(Wallet(SECRET), "aster", grant(1))
+    assert commitment_of(record.payload, record.signature, record.rho) == record.stub.commit
+    assert "payload" not in repr(record)

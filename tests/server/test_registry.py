@@ -13,8 +13,9 @@ import pytest
 
 from privacy.consent.lane import Stub, read_checkpoint
 from privacy.consent.signing import SigningKey
+from privacy.consent.submission import Submission
 from privacy.errors import MalformedError, RefusalCode, RefusalError, TamperingError
-from server.registry.store import Registry, Submission
+from server.registry.store import Registry
 from tests.privacy.consent.reference_merkle import mth
 from tests.ready import state_of
 
@@ -104,7 +105,7 @@ def test_a_sealed_record_that_is_not_the_stubs_is_refused(registry: Registry) ->
 
 
 EDITS = {
-    "a stub changed": "UPDATE entries SET stub = CAST(substr(stub, 1, 40) || zeroblob(66) AS BLOB) WHERE position = 1",
+    "a stub changed": "UPDATE entries SET leaf = CAST(substr(leaf, 1, 40) || zeroblob(66) AS BLOB) WHERE position = 1",
     "the last entry gone": "DELETE FROM entries WHERE position = 2",
     "a gap": "DELETE FROM entries WHERE position = 1",
     "two entries changed places": "UPDATE entries SET position = 3 - position WHERE position IN (1, 2)",

@@ -1,0 +1,1 @@
+"""Tests of the person's wallet: vault, recovery, linking, sending, collecting, commands."""
