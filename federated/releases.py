@@ -32,8 +32,14 @@ def mask_key_statement(run: str, public: bytes) -> bytes:
 
 def update_statement(name: str, commitment: bytes, masked: NDArray[np.uint64]) -> bytes:
     """What a data holder signs about one release."""
-    digest = hashlib.sha256(np.ascontiguousarray(masked, dtype="<u8").tobytes()).hexdigest()
-    statement = {"commitment": commitment.hex(), "masked_sha256": digest, "release": name}
+    return signed_release(
+        name, commitment, hashlib.sha256(np.ascontiguousarray(masked, dtype="<u8").tobytes()).digest()
+    )
+
+
+def signed_release(name: str, commitment: bytes, masked_sha256: bytes) -> bytes:
+    """The same from the digest of the masked numbers alone (little-endian, 8 bytes each): what an auditor has."""
+    statement = {"commitment": commitment.hex(), "masked_sha256": masked_sha256.hex(), "release": name}
     return json.dumps(statement, separators=(",", ":")).encode()
 
 

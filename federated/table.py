@@ -1,13 +1,14 @@
 """Raw tables: CSV cells checked against the schema, in batches. Messages hold row numbers, never a value.
 
 Rows are counted from 1, the header not counted. A row whose subject is not wanted is passed over before any
-other of its cells is read as anything.
+other of its cells is read as anything, whatever is wrong with it. Only what hides where rows end (text that is not
+UTF-8, a quote left open) fails a whole file, whoever's row it is in.
 """
 
 import csv
 import gzip
 import zlib
-from collections.abc import Callable, Container, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import islice
@@ -93,6 +94,7 @@ class Header:
 def read_table(path: Path | str, schema: Schema, *, only: Container[str] | None = None) -> RawTable:
     """The rows of a CSV or CSV.gz file whose subject is in `only` (all when None), every cell checked.
 
+    `only` is asked once for each row, in order; a row too short to name a subject asks for an empty one.
     MalformedError names up to five row numbers per problem and never a value.
     """
     problems = Problems(limit=ROWS_NAMED)
@@ -205,12 +207,7 @@ class _Reader:
     def take(self, header: Header, first: int, batch: list[list[str]]) -> None:
         """Check and keep one batch, whose first row has the number `first`."""
         self.seen += len(batch)
-        numbered = list(zip(range(first, first + len(batch)), batch, strict=True))
-        ragged = [number for number, row in numbered if len(row) != header.width]
-        if ragged:
-            self.problems.add("(row)", f"not {header.width} cells", ragged)
-            numbered = [(number, row) for number, row in numbered if len(row) == header.width]
-        kept = self._wanted(header, numbered)
+        kept = self._wanted(header, enumerate(batch, start=first))
         if not kept:
             return
         numbers = [number for number, _ in kept]
@@ -221,13 +218,16 @@ class _Reader:
         if self.schema.outcome.column in header.positions:
             self.outcome.append(self._outcome(cells[header.positions[self.schema.outcome.column]], numbers))
 
-    def _wanted(self, header: Header, numbered: list[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
-        kept, empty, twice = [], [], []
+    def _wanted(self, header: Header, numbered: Iterable[tuple[int, list[str]]]) -> list[tuple[int, list[str]]]:
+        kept, ragged, empty, twice = [], [], [], []
         for number, row in numbered:
-            subject = str(number) if header.subject is None else row[header.subject]
+            subject = _subject(header, number, row)
+            # Asked first, by this one cell: of a row that is not wanted not even the number of cells matters.
             if self.only is not None and subject not in self.only:
                 continue
-            if not subject.strip():
+            if len(row) != header.width:
+                ragged.append(number)
+            elif not subject.strip():
                 empty.append(number)
             elif subject in self.known:
                 twice.append(number)
@@ -236,6 +236,8 @@ class _Reader:
                 self.subjects.append(subject)
                 kept.append((number, row))
         name = self.schema.subject_column or "(row)"
+        if ragged:
+            self.problems.add("(row)", f"not {header.width} cells", ragged)
         if empty:
             self.problems.add(name, "no subject", empty)
         if twice:
@@ -288,6 +290,13 @@ class _Reader:
             outcome=(np.concatenate(self.outcome) if self.outcome else np.zeros(0)) if has_outcome else None,
             audit={a.id: _groups(a, whole[a.column]) for a in self.schema.audit if a.column in whole},
         )
+
+
+def _subject(header: Header, number: int, row: list[str]) -> str:
+    """Whom a row is about; empty where it is too short to say."""
+    if header.subject is None:
+        return str(number)
+    return row[header.subject] if header.subject < len(row) else ""
 
 
 def parse_numbers(texts: Sequence[str], missing: Sequence[str]) -> tuple[Vector, NDArray[np.bool_]]:

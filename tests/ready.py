@@ -5,7 +5,7 @@ import copy
 import hashlib
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +15,13 @@ from clients.holder.node import Holder
 from experiments.federation import Federation
 from experiments.people import Attitude, Membership
 from experiments.session import Session
+from experiments.wishes import JURISDICTION, TERMS, records_of
 from federated.messages import Instruction, Joined, Letter, Opening, Refused
+from privacy.consent.lane import Head, write_checkpoint
+from privacy.consent.signing import SigningKey
+from privacy.consent.submission import Submission
+from privacy.consent.view import Entry
+from privacy.errors import RefusalCode, RefusalError
 from server.coordinator import Coordinator, Outcome
 from server.registry.store import Registry
 from server.rounds import no_progress
@@ -38,15 +44,18 @@ class Ready:
         return self.federation.directory
 
     def session(self, at: int = AT) -> Session:
-        return Session(self.directory, lambda: at)
+        return Session(self.directory, lambda: at, self.registry)
 
     @contextmanager
-    def holder(self, name: str = ASTER) -> Iterator[Holder]:
-        holder = Holder(self.home(name))
+    def holder(self, name: str = ASTER, source: "Source | None" = None) -> Iterator[Holder]:
+        holder = Holder(self.home(name), source or self.registry)
         try:
             yield holder
         finally:
             holder.close()
+
+    def source(self, *, away: bool = False) -> "Source":
+        return Source(self.registry, self.federation.registry_key, away=away)
 
     def home(self, name: str = ASTER) -> Path:
         return self.federation.holder_directory(name)
@@ -98,6 +107,50 @@ def ready_in(directory: Path) -> Ready:
     federation.directory = directory
     federation._wallets = copy.deepcopy(template._wallets)
     return Ready(federation, federation.open_registry())
+
+
+class Source:
+    """The registry as data holders reach it: it may be away, lie, or hear news just before it answers."""
+
+    def __init__(self, registry: Registry, key: SigningKey, *, away: bool = False) -> None:
+        self.registry, self.away, self.asked = registry, away, 0
+        self._key = key
+        self.before: Callable[[], None] | None = None
+        self.lie: Head | None = None  # a head that this registry has signed, and does not serve
+
+    def checkpoint(self, lane: str) -> str:
+        self.asked += 1
+        if self.away:
+            raise RefusalError("The registry cannot be reached.", RefusalCode.LANE)
+        if self.before is not None:
+            self.before()
+        if self.lie is not None:
+            return write_checkpoint(self.lie, f"fedcredit/{lane}", self._key)
+        return self.registry.checkpoint(lane)
+
+    def entries(self, lane: str, start: int, stop: int) -> Sequence[Entry]:
+        return self.registry.entries(lane, start, stop)
+
+
+def withdrawal(ready: Ready, place: Membership) -> Submission:
+    """A person's newest record at a data holder, which grants nothing; nobody has it yet."""
+    federation = ready.federation
+    record = federation.wallet(place.person).write(
+        federation.address(place.holder), handle=federation.handles[place], grants=[], frozen=False, terms=TERMS,
+        jurisdiction=JURISDICTION, at=AT,
+    )  # fmt: skip
+    return Submission(record.stub, record.ciphertext)
+
+
+def agreement(ready: Ready, place: Membership, *, cap: float = 8.0, share_milli: int | None = None) -> Submission:
+    """A person's newest record at a data holder, which grants everything usual; nobody has it yet."""
+    federation = ready.federation
+    (record,) = records_of(
+        Attitude.AGREES, federation.wallet(place.person), federation.address(place.holder),
+        handle=federation.handles[place], categories=federation.data.schema.categories,
+        share_milli=share_milli or place.share_milli, cap=cap, at=AT,
+    )  # fmt: skip
+    return Submission(record.stub, record.ciphertext)
 
 
 def joined_by(holders: Mapping[str, Holder], opening: Opening, *, at: int = AT) -> dict[str, Joined]:

@@ -27,8 +27,8 @@ def small_federation(
     """The federation in `directory`, which must not exist yet, and its open registry; the caller closes that.
 
     Every party's files are written, everybody is linked and has written consent, lanes are synced at `at`, and a plan
-    with 2 + `steps` rounds is signed and pinned: `Session(directory, lambda: at).run(...)` runs it. With a seed the
-    noise is NOT PRIVATE and two federations of the same arguments give the same model, byte for byte.
+    with 2 + `steps` rounds is signed and pinned: `Session(directory, lambda: at, registry).run(...)` runs it. With a
+    seed the noise is NOT PRIVATE and two federations of the same arguments give the same model, byte for byte.
     """
     data = PublicData.load(DATA / "schema.toml", DATA / "data.csv.gz")
     data = replace(data, lines=data.lines[:people])
@@ -36,7 +36,7 @@ def small_federation(
     federation = Federation(directory, data, population, seed=seed, at=at, fewest_people=FEWEST_PEOPLE)
     federation.write_parties()
     registry = federation.open_registry()
-    with Session(directory, lambda: at) as session:
+    with Session(directory, lambda: at, registry) as session:
         federation.link(session.holders)
         federation.write_consents(registry, _nobody_watches)
         federation.sync(registry, session.holders, _nobody_watches)

@@ -180,10 +180,10 @@ def consents(customer: str | None, purpose: str | None, recipient: str | None, d
 def rotate(destroy: int | None, directory: Path, as_json: bool) -> None:
     """Make a new key for records and publish it; old ones keep opening what was sealed to them.
 
-    Stop the node and the side door before it and start them after: one that runs on with the old keys cannot open what
-    is sealed to the new one, and would pass over a withdrawal. `sync --watch` takes the new key up by itself.
+    A node and a side door that run must be started again: with the old keys alone they refuse to sync, and soon to
+    train. `sync --watch` takes the new key up by itself.
     """
-    from clients.holder import epochs
+    from clients.holder import epochs, lane_epochs
     from clients.holder.desk import Desk, registry_of
 
     with Desk.open(directory) as desk:
@@ -198,7 +198,7 @@ def rotate(destroy: int | None, directory: Path, as_json: bool) -> None:
             )
             return
         with registry_of(desk) as registry:
-            epochs.new_epoch(desk, at=_now())
+            lane_epochs.announce(desk.lane, epochs.new_epoch(desk, at=_now()))
             _tell_keys(as_json, epochs.publish(desk, registry, at=_now()))
         if not as_json:
             click.echo("Start the node and the side door again, and copy the new key to where the others are kept.")

@@ -1,351 +1,391 @@
 """The data holder's copy of its own lane, its links, and the runs it has joined, in one database.
 
-A sync downloads what is new, recomputes the root over the whole lane and compares it with the registry's signed
-head. The last accepted head also lies in a file of its own, so that a restored database is noticed. Each opened
-record, link and use carries a keyed digest, so that an edited one is noticed too. A link or a use that was deleted is
-not: without its link a row is never used, but a use that is gone is not counted.
+A sync downloads what is new in batches, recomputes the root over the whole lane and compares it with the registry's
+signed head. The last accepted head also lies in a file of its own, so that a restored database is noticed. Of a sealed
+record only the opening is kept: payload, signature and blinding value, which an auditor can hold against the log.
 
-The privacy ledger's last head lies here as well, because a ledger that is restored together with its own head file
-looks sound. Nothing here notices that this database, the ledger and both head files were restored together, or that
-the ledger was restored and its head deleted here.
+What was edited or deleted is noticed when the copy is opened, and also while it is in use if nobody else writes. What
+somebody edits while another process of this data holder writes is noticed when it is read, and a record taken away
+then at the next start only. Nothing here notices that this database, the ledger and both head files were restored
+together.
 """
 
-import hashlib
-import hmac
-import sqlite3
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext, suppress
+from itertools import islice
 from pathlib import Path
-from typing import Protocol
+from typing import Final, TypeVar, cast
 
+from clients.holder.keys import HolderKeys
+from clients.holder.lane_base import Change
+from clients.holder.lane_check import LaneOpening, extends, openings
+from clients.holder.lane_direct import SideDoor, direct_tops
+from clients.holder.lane_epochs import require_newest
+from clients.holder.lane_session import LaneSession
+from clients.holder.lane_standings import PAGE, Standing, Standings, Top, newer
+from clients.holder.lane_sync import BATCH, Download, LaneSource, download_into, empty_row, unmatched
 from clients.holder.ledger_chain import LedgerHead
+from clients.holder.opener import PARALLEL_FROM, Kind, ManyProcesses, Opener, OwnProcess, Reader, signed
 from clients.holder.row_seal import RowSeal
 from clients.holder.settings import HolderSettings
-from federated.files import write_whole
-from privacy.consent.lane import Head, Stub, read_checkpoint
-from privacy.consent.merkle import EMPTY_ROOT, leaf_hash, root_of
-from privacy.consent.sealing import LaneKey
-from privacy.consent.view import Entry, LaneView, Link, open_entry
-from privacy.errors import MalformedError, RefusalCode, RefusalError, TamperingError
+from privacy.consent.lane import Head, read_checkpoint
+from privacy.consent.projection import Projection
+from privacy.consent.record import Purpose
+from privacy.consent.submission import Submission
+from privacy.consent.view import LaneView, Link
+from privacy.errors import MalformedError, RefusalError, TamperingError, UsageError
 
-_TABLES = """
-CREATE TABLE IF NOT EXISTS links (
-    customer TEXT PRIMARY KEY, handle BLOB NOT NULL UNIQUE, public_key BLOB NOT NULL, linked_at_size INTEGER NOT NULL,
-    mac BLOB NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS entries (
-    position INTEGER PRIMARY KEY, stub BLOB NOT NULL, ciphertext BLOB NOT NULL, payload BLOB, opened BLOB NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS synced (
-    one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL, root BLOB NOT NULL, at INTEGER NOT NULL
-) STRICT;
-CREATE TABLE IF NOT EXISTS uses (
-    handle BLOB NOT NULL, recipient TEXT NOT NULL, nonce TEXT NOT NULL, at INTEGER NOT NULL, mac BLOB NOT NULL,
-    PRIMARY KEY (handle, recipient, nonce)
-) STRICT, WITHOUT ROWID;
-CREATE TABLE IF NOT EXISTS runs (name TEXT PRIMARY KEY, accepted BLOB NOT NULL) STRICT;
-CREATE TABLE IF NOT EXISTS ledger_head (
-    one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL, digest BLOB NOT NULL, mac BLOB NOT NULL
-) STRICT;
-"""
+__all__ = ["Kind", "LaneCopy", "LaneOpening", "LaneSource"]
 
+_MOST_KEPT: Final = 32  # a run asks for a few views and projections, again and again
 
-class LaneSource(Protocol):
-    """Where a lane is downloaded from: the consent registry, in process or over a network."""
-
-    def checkpoint(self, lane: str) -> str:
-        """The lane's newest head as a signed note."""
-        ...
-
-    def entries(self, lane: str, start: int) -> Sequence[Entry]:
-        """The lane's entries from position `start` on."""
-        ...
+Value = TypeVar("Value")
 
 
 class LaneCopy:
-    """The lane of one data holder, verified as far as `head`."""
+    """The lane of one data holder, verified as far as `head`. Every method may be called from any thread."""
 
-    def __init__(self, path: Path, settings: HolderSettings, key: LaneKey) -> None:
+    def __init__(self, path: Path, settings: HolderSettings, keys: HolderKeys) -> None:
         """Open the copy, making it if there is none.
 
-        TamperingError if it does not hash to its accepted head, or if a record, a link or a use in it was edited.
+        TamperingError if it does not hash to its accepted head, or if something in it was edited or taken away.
         """
-        self._path = path
-        self._head_path = path.with_suffix(".head")
-        self._settings = settings
-        self._key = key
-        self._seal = RowSeal(key)
-        self._views: dict[Head, LaneView] = {}
-        with self._readable():
-            self._database = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-        try:
-            self._verify()
-        except BaseException:
-            self._database.close()
-            raise
-
-    def _verify(self) -> None:
-        with self._readable():
-            self._database.execute("PRAGMA journal_mode=WAL")
-            self._database.execute("PRAGMA synchronous=FULL")
-            self._database.executescript(_TABLES)
-            row = self._database.execute("SELECT size, root, at FROM synced").fetchone()
-            stubs = [stub for (stub,) in self._database.execute("SELECT stub FROM entries ORDER BY position")]
-        self.synced_at = 0 if row is None else int(row[2])
-        self._leaves = [leaf_hash(stub) for stub in stubs]
-        self.head = Head(len(stubs), root_of(self._leaves))
-        stored = Head(row[0], row[1]) if row else Head(0, EMPTY_ROOT)
-        # A crash between the commit and the head's file leaves the file behind, at a head that the lane extends.
-        if stored != self.head or not self._extends(self._accepted()):
-            raise self._edited()
-        self._payloads(self.head.size)
-        self._linked()
-        self._used("SELECT handle, recipient, nonce, at, mac FROM uses")
-        self._accept(self.head)
+        self._name = settings.holder
+        self._registry_key = settings.registry.public
+        self._newest_epoch = keys.current
+        storage_key = keys.storage_key("lane-copy")
+        self._reader = Reader(self._name, keys.lane_keys, keys.identity.public, storage_key)
+        self._session = LaneSession(path, RowSeal(storage_key))
+        self._base = self._session.base
+        self._standings = Standings(self._base)
+        self._door = SideDoor(self._base, self._standings, self._reader)
+        self._told = self.synced_at
+        self._kept: dict[object, object] = {}
+        self._settled: set[int] = set()  # shorter prefixes in which every newest record was checked
+        self._kept_under = self._session.stamp
 
     def close(self) -> None:
         """Give the database back."""
-        self._database.close()
+        self._session.close()
 
-    def link(self, links: Mapping[str, Link]) -> None:
-        """Tie customers of this data holder to wallets: customer number to handle and public key. All or none.
+    @property
+    def head(self) -> Head:
+        """The newest head that was accepted, by this process or by one that it has caught up with."""
+        return self._session.state.head
 
-        RefusalError if a customer or a handle is tied already.
+    @property
+    def synced_at(self) -> int:
+        """When the newest sync was, UTC seconds; 0 before the first."""
+        return self._session.state.at
+
+    def age(self, *, at: int) -> int:
+        """How many seconds ago the newest sync was.
+
+        Counted to the latest instant that this copy was told of since, so that a clock set back makes nothing fresh;
+        negative if the sync lies after `at`, and then a clock is wrong.
         """
-        fields = [(customer, link.handle, link.public_key, link.linked_at_size) for customer, link in links.items()]
-        rows = [(*row, self._seal.link(*row)) for row in fields]
-        with self._readable(), self._transaction():
-            self._database.executemany("INSERT INTO links VALUES (?, ?, ?, ?, ?)", rows)
-            self._open_late({link.handle: link for link in links.values()})
-        self._views.clear()
+        if at < self.synced_at:
+            return at - self.synced_at
+        self._told = max(self._told, at)
+        return self._told - self.synced_at
 
-    def links(self) -> dict[str, bytes]:
-        """Customer number to handle; TamperingError if a link was edited."""
-        return {customer: handle for customer, handle, _, _ in self._linked()}
+    def refresh(self) -> None:
+        """See what another process has synced, linked or taken. TamperingError if it was not one of ours."""
+        with self._session.reading():
+            pass
 
     def sync(self, source: LaneSource, *, at: int) -> int:
         """Download and verify what is new; returns how many entries that was. All of it is kept, or nothing.
 
         TamperingError if the registry's head goes back, does not match its entries, or is not signed by it.
         """
-        lane = self._settings.holder
-        registry_key = bytes.fromhex(self._settings.registry_key)
-        head = read_checkpoint(source.checkpoint(lane), f"fedcredit/{lane}", registry_key)
-        if head.size < self.head.size:
+        self._told = max(self._told, at)
+        self.refresh()
+        before = self.head
+        head = read_checkpoint(source.checkpoint(self._name), f"fedcredit/{self._name}", self._registry_key)
+        fresh = head.size - before.size
+        if fresh < 0:
             raise TamperingError(
                 "The registry's lane is shorter than the one accepted before. Keep both checkpoints, use nobody's "
                 "rows, and tell the registry's operator and the auditor."
             )
-        fresh = list(source.entries(lane, self.head.size))[: head.size - self.head.size]
-        for entry in fresh:
-            if entry.beside is None or hashlib.sha256(entry.beside).digest() != entry.stub.ciphertext_sha256:
-                raise TamperingError(
-                    "The registry withholds or replaces a sealed record, which could be a withdrawal. Use nobody's "
-                    "rows until it delivers, and tell its operator and the auditor."
-                )
-        leaves = self._leaves + [leaf_hash(entry.stub.leaf()) for entry in fresh]
-        if Head(len(leaves), root_of(leaves)) != head:
-            raise TamperingError(
-                "The registry's lane does not hash to its signed head: an entry was left out, changed or moved. Keep "
-                "the checkpoint, use nobody's rows, and tell the registry's operator and the auditor."
-            )
-        first = self.head.size
-        links = self.links_by_handle()
-        opened = []
-        for position, entry in enumerate(fresh, start=first):
-            stub, payload = entry.stub.leaf(), self._open(entry, position, links)
-            opened.append((position, stub, entry.beside, payload, self._opened(stub, payload)))
-        with self._readable(), self._transaction():
-            self._database.executemany("INSERT INTO entries VALUES (?, ?, ?, ?, ?)", opened)
-            self._database.execute("INSERT OR REPLACE INTO synced VALUES (1, ?, ?, ?)", (head.size, head.root, at))
-        self._accept(head)
-        self.head, self._leaves, self.synced_at, self._views = head, leaves, at, {}
-        return len(fresh)
+        download = Download(source, self._name, head)
+        if 0 < fresh <= BATCH:
+            download.look_ahead(before.size)
+        with self._session.turn, self._opener(fresh) as opener:
+            downloaded = self._take_over(download, opener, at=at)
+            self._told = at
+        return downloaded
+
+    def link(self, links: Mapping[str, Link]) -> None:
+        """Tie customers of this data holder to wallets: customer number to handle and public key. All or none.
+
+        What they wrote before counts from now on, if it is not from before the size of their link. RefusalError if a
+        customer or a handle is tied already.
+        """
+        rows = [(customer, link.handle, link.public_key, link.linked_at_size) for customer, link in links.items()]
+        with self._opener(min(len(rows), self.head.size)) as opener, self._session.changing(standings=True) as change:
+            change.insert("links", rows)
+            self._settle(change, change.head.size, list(links.values()), opener)
+
+    def unlink(self, customer: str) -> bytes:
+        """Untie one customer; returns the handle. The records stay, and count for nothing. UsageError if not linked."""
+        with self._session.changing(standings=True) as change:
+            removed = change.remove("links", "customer = ?", customer)
+            if not removed:
+                raise UsageError("This customer is not linked here. Give the number of one who is.")
+            handle: bytes = removed[0][1]
+            change.remove("direct", "handle = ?", handle)
+        return handle
+
+    def forget(self, handle: bytes) -> list[int]:
+        """Erase a person: link, records, uses. Returns the positions of the records, each to be tombstoned.
+
+        The leaves stay, so the lane still hashes to its heads. `forgotten` returns what still lacks its tombstone.
+        """
+        with self._session.changing(standings=True) as change:
+            for table in ("links", "direct", "uses"):
+                change.remove(table, "handle = ?", handle)
+            rows = self._base.rows("entries", "WHERE handle = ? ORDER BY position", handle)
+            for row in rows:
+                empty_row(self._base, row[0], row[1], Kind.FORGOTTEN, None)
+        self._session.shred()
+        return [row[0] for row in rows]
+
+    def forgotten(self) -> list[int]:
+        """Positions of what was forgotten here, and whose tombstone is not in the lane as it was synced last."""
+        with self._session.reading():
+            rows = self._base.rows("entries", f"WHERE kind = {Kind.FORGOTTEN.value} ORDER BY position")
+        return [row[0] for row in rows]
+
+    def take(self, submission: Submission, *, at: int) -> bool:
+        """Take a record straight from a person (the side door); False if it is not newer than what is known.
+
+        RefusalError if it is not a record of somebody who is linked; its text is the same for all reasons.
+        """
+        self._told = max(self._told, at)
+        with self._session.changing(standings=True) as change:
+            return self._door.take(change, submission, at=at)
 
     def view(self, head: Head | None = None) -> LaneView:
-        """Every subject's standing at `head`, or at the newest one accepted.
+        """Every subject's standing at `head`, or at the newest one accepted; directly taken records apart.
 
         TamperingError if this lane does not extend `head`.
         """
+        return self._once(head, "view", lambda at: LaneView(at, dict(self._all(at.size, direct=False))))
+
+    def projection(
+        self, head: Head | None = None, *, purpose: Purpose, recipient: str, categories: frozenset[str],
+        direct: bool = False,
+    ) -> Projection:  # fmt: skip
+        """What the gate needs of everybody's standing at `head` (see `view`), with directly taken records or without.
+
+        A record can be taken directly only to restrict: ask without them, too.
+        """
+
+        def compute(at: Head) -> Projection:
+            standings = self._all(at.size, direct=direct)
+            return Projection.of(standings, purpose=purpose, recipient=recipient, categories=categories)
+
+        return self._once(head, (purpose, recipient, categories, direct), compute)
+
+    def standings(self, head: Head | None = None, *, direct: bool = False) -> Iterator[tuple[bytes, Standing]]:
+        """Handle and standing of everybody who has one at `head` (see `view`), ascending by handle, a few at a time."""
         at = self.head if head is None else head
-        if at not in self._views:
-            if not self._extends(at):
-                raise TamperingError(
-                    "The run is pinned to a head of this data holder's lane that its own copy does not extend: two "
-                    "histories exist. Keep both checkpoints, use nobody's rows, and tell the registry's operator and "
-                    "the auditor."
-                )
-            self._views[at] = LaneView.of(at, self._payloads(at.size))
-        return self._views[at]
+        with self._session.reading():
+            self._require(at)
+            over = direct_tops(self._base) if direct else {}
+        last = b""
+        while True:
+            with self._session.reading():
+                rows = self._base.rows("links", "WHERE handle > ? ORDER BY handle LIMIT ?", last, PAGE)
+                found = list(self._of([Link(*row[1:]) for row in rows], at.size, over))
+            if not rows:
+                return
+            yield from found
+            last = rows[-1][1]
 
-    def entries(self) -> list[Entry]:
-        """The lane as it was downloaded, for an auditor's replay."""
-        with self._readable():
-            rows = self._database.execute("SELECT stub, ciphertext FROM entries ORDER BY position").fetchall()
-        return [Entry(Stub.parse(stub), ciphertext) for stub, ciphertext in rows]
+    def standing(self, handle: bytes, *, direct: bool = True) -> Standing | None:
+        """What a subject wants by the newest record known, with directly taken ones or without; None if none is."""
+        with self._session.reading():
+            links = [Link(*row[1:]) for row in self._base.rows("links", "WHERE handle = ?", handle)]
+            over = direct_tops(self._base, handle) if direct else {}
+            found = dict(self._of(links, self.head.size, over))
+        return found.get(handle)
 
-    def keep_run(self, name: str, accepted: bytes) -> None:
-        """Remember a run that was joined; the same run again changes nothing."""
-        with self._readable(), self._transaction():
-            self._database.execute("INSERT OR IGNORE INTO runs VALUES (?, ?)", (name, accepted))
+    def opening(self, position: int) -> LaneOpening:
+        """What can be shown of one entry. MalformedError for a position that the lane does not have."""
+        for opening in self.openings(position + 1, first=position):
+            if opening.position == position:
+                return opening
+        raise MalformedError(
+            f"The lane copy has no entry at position {position}; it has {self.head.size}. Sync it, or ask for another."
+        )
 
-    def kept_run(self, name: str) -> bytes | None:
-        """What `keep_run` was given, or None."""
-        with self._readable():
-            row = self._database.execute("SELECT accepted FROM runs WHERE name = ?", (name,)).fetchone()
-        return None if row is None else bytes(row[0])
+    def openings(self, size: int, *, first: int = 0) -> Iterator[LaneOpening]:
+        """What can be shown of the entries from `first` up to `size` (exclusive), a few at a time."""
+        for start in range(first, size, PAGE):
+            with self._session.reading():
+                found = list(openings(self._base, start, min(start + PAGE, size)))
+            yield from found
+
+    def leaf(self, position: int) -> bytes:
+        """The log entry's bytes (106); a tombstone names their hash."""
+        return self.opening(position).leaf
+
+    def links(self) -> dict[str, bytes]:
+        """Customer number to handle; TamperingError if a link was edited or is gone."""
+        return {customer: handle for customer, handle, _, _ in self._linked()}
+
+    def links_by_handle(self) -> dict[bytes, Link]:
+        """Handle to link; TamperingError if a link was edited or is gone."""
+        return {handle: Link(handle, key, size) for _, handle, key, size in self._linked()}
 
     def public_key_of(self, handle: bytes) -> bytes | None:
         """The linked person's public key, or None; TamperingError if the link was edited."""
-        return next((public_key for _, _, public_key, _ in self._linked(handle)), None)
+        with self._session.reading():
+            rows = self._base.rows("links", "WHERE handle = ?", handle)
+        return rows[0][2] if rows else None
+
+    def keep_run(self, name: str, accepted: bytes) -> None:
+        """Remember a run that was joined; the same run again changes nothing."""
+        with self._session.changing() as change:
+            if not self._base.rows("runs", "WHERE name = ?", name):
+                change.insert("runs", [(name, accepted)])
+
+    def kept_run(self, name: str) -> bytes | None:
+        """What `keep_run` was given, or None; TamperingError if it was edited."""
+        with self._session.reading():
+            rows = self._base.rows("runs", "WHERE name = ?", name)
+        return rows[0][1] if rows else None
 
     def past_uses(self, handle: bytes, recipient: str) -> list[int]:
         """When this person was scored for this recipient, UTC seconds; TamperingError if such an entry was edited."""
-        query = "SELECT handle, recipient, nonce, at, mac FROM uses WHERE handle = ? AND recipient = ?"
-        return self._used(query, handle, recipient)
+        with self._session.reading():
+            rows = self._base.rows("uses", "WHERE handle = ? AND recipient = ?", handle, recipient)
+        return [row[3] for row in rows]
 
     def enter_use(self, handle: bytes, recipient: str, nonce: str, *, at: int) -> bool:
         """Enter one answer about a person, durably; False if this very request was answered before."""
-        row = (handle, recipient, nonce, at, self._seal.use(handle, recipient, nonce, at))
-        with self._readable(), self._transaction():
-            entered = self._database.execute("INSERT OR IGNORE INTO uses VALUES (?, ?, ?, ?, ?)", row)
-        return entered.rowcount == 1
-
-    def links_by_handle(self) -> dict[bytes, Link]:
-        """Handle to link; TamperingError if a link was edited."""
-        return {handle: Link(handle, key, size) for _, handle, key, size in self._linked()}
+        self._told = max(self._told, at)
+        with self._session.changing() as change:
+            clause = "WHERE handle = ? AND recipient = ? AND nonce = ?"
+            if self._base.rows("uses", clause, handle, recipient, nonce):
+                return False
+            change.insert("uses", [(handle, recipient, nonce, at)])
+        return True
 
     def ledger_head(self) -> LedgerHead | None:
-        """The privacy ledger's head that was kept last, or None; TamperingError if it was edited."""
-        with self._readable():
-            row = self._database.execute("SELECT size, digest, mac FROM ledger_head").fetchone()
-        if row is None:
-            return None
-        head = LedgerHead(row[0], row[1])
-        if not hmac.compare_digest(self._seal.ledger_head(head), row[2]):
-            raise self._edited()
-        return head
+        """The privacy ledger's head that was kept last, or None; TamperingError if it was edited or is gone."""
+        with self._session.reading():
+            rows = list(self._base.whole("ledger_head"))
+        return LedgerHead(*rows[0]) if rows else None
 
     def keep_ledger_head(self, head: LedgerHead) -> None:
         """Remember the privacy ledger's head, durably; a later one that another process kept stays."""
-        with self._readable(), self._transaction():
-            self._database.execute(
-                "INSERT INTO ledger_head VALUES (1, ?, ?, ?) ON CONFLICT (one) DO UPDATE"
-                " SET size = excluded.size, digest = excluded.digest, mac = excluded.mac WHERE excluded.size > size",
-                (head.size, head.digest, self._seal.ledger_head(head)),
+        with self._session.changing() as change:
+            if all(head.size > size for size, _ in self._base.whole("ledger_head")):
+                change.remove("ledger_head", "size < ?", head.size)
+                change.insert("ledger_head", [(head.size, head.digest)])
+
+    def _take_over(self, download: Download, opener: Opener, *, at: int) -> int:
+        head = download.head
+        with self._session.changing() as change:
+            require_newest(self._base, self._newest_epoch)
+            if change.head.size > head.size or change.head == head:
+                # Another process may have been faster; what the registry has signed must still be part of the lane.
+                if not extends(self._base, head):
+                    raise unmatched()
+                change.at = max(at, change.at) if change.head.size > head.size else at
+                return 0
+            change.tree = tree = self._session.tree.copy()
+            subjects = download_into(self._base, change, download, tree, opener)
+            self._settle(change, head.size, None if subjects is None else self._links_of(subjects), opener)
+            change.insert("heads", [(head.size, head.root)])
+            first, change.head, change.at = change.head.size, head, at
+        return head.size - first
+
+    def _opener(self, entries: int) -> AbstractContextManager[Opener]:
+        if entries >= PARALLEL_FROM:
+            return ManyProcesses(self._reader)
+        return nullcontext(OwnProcess(self._reader))
+
+    def _links_of(self, subjects: Iterable[bytes]) -> list[Link]:
+        return [Link(*row[1:]) for subject in subjects for row in self._base.rows("links", "WHERE handle = ?", subject)]
+
+    def _settle(self, change: Change, size: int, links: Iterable[Link] | None, opener: Opener) -> None:
+        """Check the newest records of these linked subjects, or of all, in the first `size` entries."""
+        if links is None:
+            links = (Link(*row[1:]) for row in self._base.whole("links"))
+        for page in _pages(links):
+            _, verdicts = self._standings.of(page, size, opener.signed)
+            change.judge(verdicts)
+
+    def _settle_prefix(self, size: int) -> None:
+        """Remember what is checked for an older prefix: the next who is pinned to it need not check it again."""
+        if size == self.head.size or size in self._settled:
+            return
+        for page in _pages(self.links_by_handle().values()):
+            with self._session.reading():
+                _, verdicts = self._standings.of(page, size, signed)
+            # Somebody else may be writing for a while; then it is checked again, and nothing else is lost.
+            with suppress(RefusalError):
+                if verdicts:
+                    with self._session.changing() as change:
+                        change.judge(verdicts)
+        self._settled.add(size)
+
+    def _all(self, size: int, *, direct: bool) -> Iterator[tuple[bytes, Standing]]:
+        over = direct_tops(self._base) if direct else {}
+        links = (Link(*row[1:]) for row in self._base.whole("links", "ORDER BY handle"))
+        for page in _pages(links):
+            yield from self._of(page, size, over)
+
+    def _of(self, links: Sequence[Link], size: int, over: Mapping[bytes, Top]) -> Iterator[tuple[bytes, Standing]]:
+        tops, _ = self._standings.of(links, size, signed)
+        for link in links:
+            top, above = tops.get(link.handle), over.get(link.handle)
+            if above is not None:
+                top = newer(top, above)
+            if top is not None:
+                yield link.handle, top.standing
+
+    def _linked(self) -> list[tuple[str, bytes, bytes, int]]:
+        with self._session.reading():
+            return self._keep("links", lambda: list(self._base.whole("links")))
+
+    def _once(self, head: Head | None, key: object, compute: Callable[[Head], Value]) -> Value:
+        with self._session.turn:
+            with self._session.reading():
+                at = self.head if head is None else head
+                self._require(at)
+            self._settle_prefix(at.size)
+            with self._session.reading():
+                return self._keep((at, key), lambda: compute(at))
+
+    def _keep(self, key: object, compute: Callable[[], Value]) -> Value:
+        """What was computed for `key` since somebody's standing changed last, or computed now."""
+        if self._kept_under != self._session.stamp:
+            self._kept_under = self._session.stamp
+            self._kept.clear()
+            self._settled.clear()
+        if key not in self._kept:
+            value = compute()
+            while len(self._kept) >= _MOST_KEPT:
+                del self._kept[next(iter(self._kept))]
+            self._kept[key] = value
+        return cast(Value, self._kept[key])
+
+    def _require(self, head: Head) -> None:
+        if head != self.head and not self._keep(("extends", head), lambda: extends(self._base, head)):
+            raise TamperingError(
+                "The run is pinned to a head of this data holder's lane that its own copy does not extend: two "
+                "histories exist. Keep both checkpoints, use nobody's rows, and tell the registry's operator and "
+                "the auditor."
             )
 
-    def _linked(self, only: bytes | None = None) -> list[tuple[str, bytes, bytes, int]]:
-        """Customer, handle, public key and lane size of each link, or of `only` this handle's.
 
-        TamperingError if one is not what was linked.
-        """
-        query = "SELECT customer, handle, public_key, linked_at_size, mac FROM links"
-        with self._readable():
-            if only is None:
-                rows = self._database.execute(query).fetchall()
-            else:
-                rows = self._database.execute(query + " WHERE handle = ?", (only,)).fetchall()
-        if not all(hmac.compare_digest(self._seal.link(*row), mac) for *row, mac in rows):
-            raise self._edited()
-        return [row[:4] for row in rows]
-
-    def _used(self, query: str, *values: bytes | str) -> list[int]:
-        """The times of the uses that `query` selects whole. TamperingError if one is not what was entered."""
-        with self._readable():
-            rows = self._database.execute(query, values).fetchall()
-        if not all(hmac.compare_digest(self._seal.use(*row), mac) for *row, mac in rows):
-            raise self._edited()
-        return [at for _, _, _, at, _ in rows]
-
-    def _extends(self, head: Head) -> bool:
-        return head.size <= self.head.size and root_of(self._leaves[: head.size]) == head.root
-
-    def _payloads(self, size: int) -> list[bytes]:
-        """The opened records among the first `size` entries. TamperingError if one is not what was opened."""
-        query = "SELECT stub, payload, opened FROM entries WHERE position < ? ORDER BY position"
-        with self._readable():
-            rows = self._database.execute(query, (size,)).fetchall()
-        if not all(hmac.compare_digest(self._opened(stub, payload), opened) for stub, payload, opened in rows):
-            raise self._edited()
-        return [payload for _, payload, _ in rows if payload is not None]
-
-    def _opened(self, stub: bytes, payload: bytes | None) -> bytes:
-        return self._seal.entry(stub, payload)
-
-    def _open_late(self, links: Mapping[bytes, Link]) -> None:
-        """Open what was synced before its writer was linked."""
-        first = min((link.linked_at_size for link in links.values()), default=self.head.size)
-        query = "SELECT position, stub, ciphertext FROM entries WHERE payload IS NULL AND position >= ?"
-        for position, stub, ciphertext in self._database.execute(query, (first,)).fetchall():
-            payload = self._open(Entry(Stub.parse(stub), ciphertext), position, links)
-            if payload is not None:
-                row = (payload, self._opened(stub, payload), position)
-                self._database.execute("UPDATE entries SET payload = ?, opened = ? WHERE position = ?", row)
-
-    def _open(self, entry: Entry, position: int, links: Mapping[bytes, Link]) -> bytes | None:
-        holder = self._settings.holder
-        epoch = self._settings.epoch
-        return open_entry(entry, position, key=self._key, lane=holder, holder=holder, epoch=epoch, links=links)
-
-    def _edited(self) -> TamperingError:
-        return TamperingError(
-            f"{self._path.name} does not hold the lane and the links that were accepted last: it was edited, cut or "
-            "restored from an older copy. This data holder should move it and its head file away, link its customers "
-            "again from its own records and sync anew; until then nobody's rows may be used."
-        )
-
-    def _accept(self, head: Head) -> None:
-        text = f"{head.size} {head.root.hex()}\n".encode()
-        if not self._head_path.exists() or self._head_path.read_bytes() != text:
-            write_whole(self._head_path, text)
-
-    def _accepted(self) -> Head:
-        try:
-            size, root = self._head_path.read_text(encoding="ascii").split()
-            return Head(int(size), bytes.fromhex(root))
-        except FileNotFoundError:
-            if self._leaves:
-                raise TamperingError(
-                    f"{self._head_path.name}, which holds the lane head accepted last, is gone. This data holder "
-                    "should move its lane copy away, link its customers again from its own records and sync anew."
-                ) from None
-            return Head(0, EMPTY_ROOT)
-        except (OSError, ValueError, MalformedError):
-            raise TamperingError(
-                f"{self._head_path.name} cannot be read as the head that was accepted last. This data holder should "
-                "move its lane copy away, link its customers again from its own records and sync anew."
-            ) from None
-
-    @contextmanager
-    def _transaction(self) -> Iterator[None]:
-        self._database.execute("BEGIN IMMEDIATE")
-        try:
-            yield
-        except BaseException:
-            self._database.execute("ROLLBACK")
-            raise
-        self._database.execute("COMMIT")
-
-    @contextmanager
-    def _readable(self) -> Iterator[None]:
-        try:
-            yield
-        except sqlite3.OperationalError as error:
-            raise RefusalError(
-                f"{self._path.name} cannot be written or is busy; nothing was changed. This data holder should check "
-                "disk space and permissions.",
-                RefusalCode.LANE,
-            ) from error
-        except sqlite3.IntegrityError as error:
-            raise RefusalError(
-                f"{self._path.name} already has what was to be added: a customer or wallet that is linked, or entries "
-                "that another process has synced; nothing was changed. This data holder should start its node again.",
-                RefusalCode.LANE,
-            ) from error
-        except sqlite3.DatabaseError as error:
-            raise TamperingError(
-                f"{self._path.name} is damaged: it cannot be read as a database. This data holder should move it and "
-                "its head file away, link its customers again from its own records and sync anew; the registry still "
-                "has every consent record."
-            ) from error
+def _pages(links: Iterable[Link]) -> Iterator[Sequence[Link]]:
+    waiting = iter(links)
+    while page := tuple(islice(waiting, PAGE)):
+        yield page

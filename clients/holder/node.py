@@ -2,20 +2,25 @@
 
 import logging
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.holder.gate import PermittedRows, Question, permitted_rows
+from clients.holder.freshness import Freshness
+from clients.holder.gate import Decisions, PermittedRows, Question, decide_all, permitted_rows
 from clients.holder.keys import HolderKeys
 from clients.holder.lane import LaneCopy
+from clients.holder.lane_sync import LaneSource
 from clients.holder.ledger import PrivacyLedger
+from clients.holder.ledger_chain import LedgerHead
 from clients.holder.release import Releaser, Task
 from clients.holder.replay import Replay
 from clients.holder.run import Run, check_terms, decode_opening, encode_opening, run_of
 from clients.holder.scoring import ScoringDesk
 from clients.holder.settings import load_settings
+from clients.registry_client import RegistryClient
 from federated.encoder import Encoder
 from federated.messages import (
     Instruction,
@@ -42,10 +47,8 @@ from federated.rows import EncodedRows
 from federated.schema_toml import load_schema
 from federated.scorecard import Scorecard
 from privacy.consent.gate import GatePolicy
-from privacy.consent.lane import Head
 from privacy.consent.record import Purpose
 from privacy.consent.signing import PayloadType
-from privacy.consent.view import LaneView
 from privacy.errors import FedcreditError, RefusalCode, RefusalError, TamperingError
 from privacy.noise import NoiseSource
 
@@ -55,32 +58,49 @@ _LOG = logging.getLogger(__name__)
 class Holder:
     """One data holder. Everything it keeps is opened and verified when it starts."""
 
-    def __init__(self, directory: Path) -> None:
-        """MalformedError or TamperingError if settings, schema, keys, lane copy or ledger do not hold."""
+    def __init__(self, directory: Path, source: LaneSource | None = None) -> None:
+        """MalformedError or TamperingError if settings, schema, keys, lane copy or ledger do not hold.
+
+        `source` is where the lane is downloaded from; None is the registry that the settings name.
+        """
         self._directory = directory
         self._settings = load_settings(directory / "holder.toml")
+        self._trust = self._settings.registry.trust(directory)
         self._schema = load_schema(directory / self._settings.schema)
         self._encoder = Encoder(self._schema)
         self._keys = HolderKeys.load(directory / "keys")
-        self.lane = LaneCopy(directory / "consent.db", self._settings, self._keys.lane_key)
+        self._given = source
+        self._client: RegistryClient | None = None
+        self.lane = LaneCopy(directory / "consent.db", self._settings, self._keys)
         try:
             self.ledger = PrivacyLedger.open(directory / "ledger.db", last_known=self.lane.ledger_head())
         except BaseException:
             self.lane.close()
             raise
-        self._replayed: dict[Head, LaneView] = {}
-        self._releaser = Releaser(self.name, self._keys, self.ledger, self.lane.keep_ledger_head)
-        self._permitted: dict[tuple[str, Purpose], tuple[Head, PermittedRows]] = {}
+        self._freshness = Freshness(self.lane, self._settings, lambda: self.source)
+        self._releaser = Releaser(self.name, self._keys, self.ledger, self._remember)
+        self._permitted: dict[tuple[str, Purpose], tuple[Decisions, PermittedRows]] = {}
 
     @property
     def name(self) -> str:
         """This data holder's id."""
         return self._settings.holder
 
+    @property
+    def source(self) -> LaneSource:
+        """Where the lane is downloaded from: what was given, or the registry that the settings name."""
+        if self._given is not None:
+            return self._given
+        if self._client is None:
+            self._client = RegistryClient(self._settings.registry.url, ca=self._trust)
+        return self._client
+
     def close(self) -> None:
-        """Give the databases back."""
+        """Give the databases and the connection to the registry back."""
         self.lane.close()
         self.ledger.close()
+        if self._client is not None:
+            self._client.close()
 
     def answer(self, letter: Letter, *, at: int) -> Letter:
         """The answer to any letter; a failure becomes a code, and its text stays in this data holder's own log."""
@@ -112,44 +132,53 @@ class Holder:
         """Take part, if plan, policy, lane and consents allow it; RefusalError says what does not."""
         run = run_of(opening, self._settings, width=self._encoder.width)
         self._check_terms(run, at=at)
-        if run.pinned != self.lane.head:
+        self._freshness.renew(at=at)
+        # A head that is newer than the last sync may be told of by the next; an older one counts if ours extends it.
+        if run.pinned.size > self.lane.head.size:
+            self._freshness.renew(at=at, always=True)
+        if run.pinned.size > self.lane.head.size:
             raise RefusalError(
-                "The run is pinned to another head of this data holder's lane than the one synced last. The data "
-                "holder should sync, or the coordinator pin the newest checkpoint.",
+                "The run is pinned to a longer lane than the registry serves this data holder. The data holder should "
+                "sync again, or the coordinator pin the newest checkpoint.",
                 RefusalCode.LANE,
             )
         # Both samples, before anything is charged: a holder that cannot measure would end the run for all at its end.
         for purpose in (Purpose.TRAIN, Purpose.VALIDATE):
             self.permitted(run, purpose)
-        self.lane.keep_run(run.name, encode_opening(opening))
+        if self.lane.kept_run(run.name) is None:
+            self.lane.keep_run(run.name, encode_opening(opening))
         public = self._keys.mask_key(run.name).public
         signature = self._keys.identity.sign(PayloadType.MASK_KEY, mask_key_statement(run.name, public))
         return Joined(self.name, run.name, MaskKey(public, signature))
 
     def permitted(self, run: Run, purpose: Purpose) -> PermittedRows:
         """The rows that the gate permits in `run`: by its pinned prefix, less who has withdrawn since."""
-        key, newest = (run.name, purpose), self.lane.head
-        if key not in self._permitted or self._permitted[key][0] != newest:
-            policy, plan = self._settings.policy, run.plan
-            measuring = purpose is Purpose.VALIDATE
-            links = self.lane.links()
-            spent = self.ledger.spent_outside(run.name, list(links.values()), delta=plan.privacy.delta)
-            question = Question(
-                views=tuple(self.lane.view(head) for head in dict.fromkeys((run.pinned, newest))),
-                links=links,
-                plan=plan,
-                purpose=purpose,
-                categories=self._schema.categories,
-                policy=GatePolicy(clock_skew_s=policy.clock_skew_s),
-                spent=dict(zip(links.values(), spent.tolist(), strict=True)),
-            )
+        key, measuring = (run.name, purpose), purpose is Purpose.VALIDATE
+        links, plan = self.lane.links(), run.plan
+        spent = self.ledger.spent_outside(run.name, list(links.values()), delta=plan.privacy.delta)
+        question = Question(
+            views=(
+                partial(self.lane.projection, run.pinned),
+                self.lane.projection,
+                partial(self.lane.projection, direct=True),
+            ),
+            links=links,
+            plan=plan,
+            purpose=purpose,
+            categories=self._schema.categories,
+            policy=GatePolicy(clock_skew_s=self._settings.policy.clock_skew_s),
+            spent=dict(zip(links.values(), spent.tolist(), strict=True)),
+        )
+        decisions = decide_all(question)
+        # The rows are read again whenever anybody's decision has changed, for whatever reason.
+        if key not in self._permitted or not self._permitted[key][0].same_as(decisions):
             rows = permitted_rows(
                 self._directory / (self._settings.held_out if measuring else self._settings.rows),
                 self._schema,
-                question,
-                fewest=policy.fewest_people,
+                decisions,
+                fewest=self._settings.policy.fewest_people,
             )
-            self._permitted[key] = newest, rows
+            self._permitted[key] = decisions, rows
         return self._permitted[key][1]
 
     def run_named(self, name: str) -> Run:
@@ -165,7 +194,7 @@ class Holder:
             keys=self._keys,
             lane=self.lane,
             ledger=self.ledger,
-            views=self._replayed,
+            source=lambda: self.source,
         )
         return replay.rows_used_without_consent(commitments)
 
@@ -175,13 +204,17 @@ class Holder:
             raise RefusalError("This run was never opened here; the coordinator should open it.", RefusalCode.PLAN)
         return decode_opening(kept)
 
-    def _check_terms(self, run: Run, *, at: int) -> None:
-        identity, synced_at = self._keys.identity.public, self.lane.synced_at
-        check_terms(run, self._settings, self._schema, identity=identity, lane_synced_at=synced_at, at=at)
+    def _remember(self, head: LedgerHead) -> None:
+        if self.lane.ledger_head() != head:  # a repeated answer leaves every file as it was
+            self.lane.keep_ledger_head(head)
 
-    def _rows_now(self, run: Run, purpose: Purpose, *, at: int) -> PermittedRows:
+    def _check_terms(self, run: Run, *, at: int) -> None:
+        check_terms(run, self._settings, self._schema, identity=self._keys.identity.public, at=at)
+
+    def _rows_now(self, run: Run, purpose: Purpose, *, at: int, anew: bool) -> PermittedRows:
         # Asked for every new release and not only at the opening: consents cover the plan's interval and no more.
         self._check_terms(run, at=at)
+        self._freshness.renew(at=at, always=anew)
         return self.permitted(run, purpose)
 
     def _train(self, run: Run, instruction: Instruction, letter: Letter, *, at: int) -> Letter:
@@ -198,7 +231,8 @@ class Holder:
             stage=number,
             cohort=instruction.cohort,
             grid=grid_for_round(recipe, number, run.plan),
-            rows=lambda: self._rows_now(run, Purpose.TRAIN, at=at),
+            rows=partial(self._rows_now, run, Purpose.TRAIN, at=at, anew=False),
+            rows_anew=partial(self._rows_now, run, Purpose.TRAIN, at=at, anew=True),
             spend=lambda people: recipe.spend(number, people),
             compute=compute,
         )
@@ -224,12 +258,14 @@ class Holder:
             stage=measurement_stage(run.recipe),
             cohort=measurement.cohort,
             grid=grid_for_measurement(run.plan),
-            rows=lambda: self._rows_now(run, Purpose.VALIDATE, at=at),
+            rows=partial(self._rows_now, run, Purpose.VALIDATE, at=at, anew=False),
+            rows_anew=partial(self._rows_now, run, Purpose.VALIDATE, at=at, anew=True),
             spend=lambda _: measurement_spend(run.plan),
             compute=compute,
         )
         return self._releaser.release(run, letter, task)
 
     def _score(self, requests: ScoreRequests, *, at: int) -> ScoreAnswers:
-        desk = ScoringDesk(self._directory, self._settings, self._encoder, self.lane, self._keys.lane_key)
+        self._freshness.renew(at=at)
+        desk = ScoringDesk(self._directory, self._settings, self._encoder, self.lane, self._keys.lane_keys)
         return ScoreAnswers(self.name, desk.answer(Scorecard.from_json(requests.scorecard), requests.sealed, at=at))

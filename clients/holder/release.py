@@ -1,11 +1,14 @@
 """One release: compute, draw the noise, mask, charge, keep the bytes, send. Charge and bytes are durable before it.
 
-A repeated instruction gets the kept bytes again. An instruction that differs from the first one under the same name
-is refused: two answers to two questions would be two releases for one charge.
+Between computing and charging the consents are looked at once more. What somebody is in who has withdrawn meanwhile
+is thrown away: it was neither charged nor sent. A repeated instruction gets the kept bytes again. An instruction that
+differs from the first one under the same name is refused: two answers to two questions would be two releases for one
+charge.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import msgspec
 import numpy as np
@@ -26,6 +29,8 @@ from privacy.grid import Grid
 from privacy.masks import mask_of, masked
 from privacy.noise import NoiseSource, SecureNoise, SeededNoise
 
+_MOST_TRIES: Final = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Task:
@@ -35,6 +40,7 @@ class Task:
     cohort: dict[str, MaskKey]
     grid: Grid
     rows: Callable[[], PermittedRows]
+    rows_anew: Callable[[], PermittedRows]  # as the registry and the side door know them at the moment of the call
     spend: Callable[[int], Spend]  # of a person with share 1, from the number of permitted rows
     compute: Callable[[PermittedRows, NoiseSource], NDArray[np.float64]]
 
@@ -76,9 +82,7 @@ class Releaser:
         # Everything that can be refused is refused before the charge, an unlawful instruction included: there is no
         # refund. What a crash after the charge loses was never sent, so it is made again with fresh noise.
         public_keys = run.mask_keys(self._holder, task.cohort)
-        rows = task.rows()
-        chance = self._chance(run, task.stage)
-        words = task.grid.encode(task.compute(rows, chance))
+        rows, words = self._computed(run, task)
         mask = mask_of(
             self._keys.mask_key(run.name),
             self._holder,
@@ -99,6 +103,24 @@ class Releaser:
             delta=run.plan.privacy.delta,
         )
         return _Kept(digest_of(letter), header, integers.astype("<u8").tobytes())
+
+    def _computed(self, run: Run, task: Task) -> tuple[PermittedRows, NDArray[np.uint64]]:
+        """The noisy words over rows that are still permitted once the computation is done.
+
+        RefusalError (consent) if somebody is lost each time; nothing was charged then.
+        """
+        rows = task.rows()
+        for _ in range(_MOST_TRIES):
+            words = task.grid.encode(task.compute(rows, self._chance(run, task.stage)))
+            now = task.rows_anew()
+            if rows.still_permitted(now):
+                return rows, words
+            rows = now
+        raise RefusalError(
+            f"Consents changed during each of {_MOST_TRIES} computations. Nothing was charged or sent; the coordinator "
+            "may repeat its instruction.",
+            RefusalCode.CONSENT,
+        )
 
     def _chance(self, run: Run, stage: int) -> NoiseSource:
         if run.plan.seed is None:

@@ -1,24 +1,31 @@
-"""Replaying a run from the log: were all subjects that this data holder committed to under a consent in force?"""
+"""Replaying a run from the log: were all subjects that this data holder committed to under a consent in force?
 
-from collections.abc import Mapping
+The same replay as an auditor's (`privacy.consent.audit`), over what this data holder would show one.
+"""
+
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+from clients.audit.disclosure import Disclosure
+from clients.audit.opening import show
 from clients.holder.keys import HolderKeys
-from clients.holder.lane import LaneCopy
+from clients.holder.lane import LaneCopy, LaneSource
 from clients.holder.ledger import PrivacyLedger
 from clients.holder.run import Run
 from clients.holder.settings import HolderSettings
 from federated.releases import measurement_stage, release_name
-from privacy.consent.commitment import subjects_without_consent
-from privacy.consent.gate import Allow, GatePolicy, Interval, decide
-from privacy.consent.lane import Head
+from privacy.consent.audit import Flaw, LaneReplay, Terms
+from privacy.consent.gate import GatePolicy, Interval
 from privacy.consent.record import Purpose
-from privacy.consent.view import LaneView, project
+from privacy.errors import TamperingError
 
 
 @dataclass(frozen=True, slots=True)
 class Replay:
-    """Everything a replay reads: the run, which knows the head it was pinned to, and what this data holder keeps."""
+    """Everything a replay reads: the run, which knows the head it was pinned to, and what this data holder keeps.
+
+    `source` is the registry, asked only for entries that the lane copy could not open; None believes the copy.
+    """
 
     run: Run
     settings: HolderSettings
@@ -26,52 +33,47 @@ class Replay:
     keys: HolderKeys
     lane: LaneCopy
     ledger: PrivacyLedger
-    views: dict[Head, LaneView]  # of this data holder's replays so far: a prefix opened once is opened for all runs
+    source: Callable[[], LaneSource] | None
 
     def rows_used_without_consent(self, commitments: Mapping[str, bytes]) -> int:
         """Over all releases in `commitments` (name to root): subjects charged, and not allowed by the log.
 
-        The lane's pinned prefix is opened and verified anew from its ciphertexts, and each decision taken anew.
-        TamperingError if the ledger's subjects are not those committed to, or the lane does not hold.
+        Every record of the pinned prefix is verified anew and each decision taken anew; a subject whose consent was
+        erased since counts, because it can no longer be shown. TamperingError if the ledger's subjects are not those
+        committed to, or the lane does not hold.
         """
-        view = self._view()
-        decided: dict[tuple[Purpose, bytes], bool] = {}
-        total = 0
-        for name, commitment in commitments.items():
-            measured = name == release_name(self.run.name, measurement_stage(self.run.recipe))
-            purpose = Purpose.VALIDATE if measured else Purpose.TRAIN
-            used = self.ledger.subjects_of(name)
-            for handle in used:
-                if (purpose, handle) not in decided:
-                    decided[purpose, handle] = self._allowed(view, handle, purpose)
-            allowed = {handle for handle in used if decided[purpose, handle]}
-            salt = self.keys.round_salt(name)
-            total += subjects_without_consent(used, salt=salt, commitment=commitment, allowed=allowed)
-        return total
-
-    def _view(self) -> LaneView:
-        pinned, holder = self.run.pinned, self.settings.holder
-        if pinned not in self.views:
-            self.views[pinned] = project(
-                self.lane.entries()[: pinned.size],
-                pinned,
-                key=self.keys.lane_key,
-                lane=holder,
-                holder=holder,
-                epoch=self.settings.epoch,
-                links=self.lane.links_by_handle(),
-            )
-        return self.views[pinned]
-
-    def _allowed(self, view: LaneView, handle: bytes, purpose: Purpose) -> bool:
-        plan = self.run.plan
-        decision = decide(
-            view,
-            handle,
-            purpose=purpose,
+        plan, holder = self.run.plan, self.settings.holder
+        shown = Disclosure(holder, self.run, self.keys, self.lane, self.ledger, self.source)
+        terms = Terms(
+            holder=holder,
+            identity=self.keys.identity.public,
+            pinned=self.run.pinned,
+            later=self.lane.head,
             recipient=plan.coordinator,
             interval=Interval(plan.not_before, plan.ends),
             categories=self.categories,
             policy=GatePolicy(clock_skew_s=self.settings.policy.clock_skew_s),
         )
-        return isinstance(decision, Allow)
+        replay = LaneReplay(terms, self.lane.links_by_handle().values())
+        for line in shown.entries():
+            show(line, replay)
+        judge = replay.close()
+        if not judge.lane.adds_up:
+            raise TamperingError(
+                f"The {terms.pinned.size} entries that this run was pinned to are not what this lane copy holds: one "
+                "was left out, changed or moved. This data holder should keep the copy, use nobody's rows, and tell "
+                "the registry's operator and the auditor."
+            )
+        measured = release_name(self.run.name, measurement_stage(self.run.recipe))
+        for name, commitment in commitments.items():
+            purpose = Purpose.VALIDATE if name == measured else Purpose.TRAIN
+            used = self.ledger.subjects_of(name)
+            judge.release(name, purpose, salt=self.keys.round_salt(name), commitment=commitment, used=used)
+        findings = judge.findings()
+        for finding in findings:
+            if finding.flaw is Flaw.COMMITMENT:
+                raise TamperingError(
+                    f"The {finding.of} subjects that this data holder's ledger names for release {finding.release} "
+                    "are not those committed to in it. The data holder should keep the ledger and tell the auditor."
+                )
+        return sum(finding.count for finding in findings)

@@ -53,26 +53,23 @@ def run_of(opening: Opening, settings: HolderSettings, *, width: int) -> Run:
     """
     signed = SignedPlan(opening.plan, opening.plan_signature)
     plan = read_plan(signed, bytes.fromhex(settings.policy.coordinator_key))
-    lane, registry_key = settings.holder, bytes.fromhex(settings.registry_key)
+    lane = settings.holder
     if lane not in opening.checkpoints:
         raise RefusalError(
             "The run pins no head of this data holder's lane; the coordinator should pin the newest checkpoint.",
             RefusalCode.LANE,
         )
-    pinned = read_checkpoint(opening.checkpoints[lane], f"fedcredit/{lane}", registry_key)
+    pinned = read_checkpoint(opening.checkpoints[lane], f"fedcredit/{lane}", settings.registry.public)
     return Run(run_id(signed, opening.checkpoints), plan, signed.digest, recipe_of(plan, width=width), pinned)
 
 
-def check_terms(
-    run: Run, settings: HolderSettings, schema: Schema, *, identity: bytes, lane_synced_at: int, at: int
-) -> None:
+def check_terms(run: Run, settings: HolderSettings, schema: Schema, *, identity: bytes, at: int) -> None:
     """Hold the plan's terms against this data holder's policy, which has the last word.
 
     RefusalError says which term stands against it.
     """
     plan, policy = run.plan, settings.policy
     epsilon = max(plan.privacy.epsilon, plan.privacy.measurement_epsilon)
-    lane_age = at - lane_synced_at
     for holds, text, code in (
         (plan.coordinator == policy.coordinator, "it comes from another coordinator", RefusalCode.POLICY),
         (run.identities.get(settings.holder) == identity, "its roster lacks us", RefusalCode.PLAN),
@@ -103,11 +100,6 @@ def check_terms(
         ),
         (plan.seed is None or policy.accept_seeded_noise, "its noise is seeded", RefusalCode.POLICY),
         (plan.not_before <= at < plan.ends, "it is not due now", RefusalCode.PLAN),
-        (
-            -policy.clock_skew_s <= lane_age <= policy.longest_lane_age_s,
-            "the lane of consent records was not synced lately enough",
-            RefusalCode.LANE,
-        ),
     ):
         if not holds:
             raise RefusalError(f"The training plan is refused: {text}. Its coordinator may propose another.", code)

@@ -3,7 +3,7 @@
 Who relays them learns nothing: requests, answers and refusals are opaque, and answers are of one size.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -16,9 +16,10 @@ from federated.scorecard import Scorecard
 from privacy.consent.canonical import base64url
 from privacy.consent.gate import Allow, GatePolicy, Interval, decide
 from privacy.consent.limits import HANDLE_BYTES
-from privacy.consent.record import Purpose
+from privacy.consent.record import ConsentRecord, Purpose
 from privacy.consent.sealing import LaneKey, LanePublicKey
 from privacy.consent.signing import PayloadType, verify
+from privacy.consent.view import Conflict, LaneView
 from privacy.errors import MalformedError, RefusalCode, RefusalError, TamperingError
 
 
@@ -34,39 +35,35 @@ class ScoringDesk:
     """Answers score requests over one data holder's rows, under the consents in force at the instant of asking."""
 
     def __init__(
-        self, directory: Path, settings: HolderSettings, encoder: Encoder, lane: LaneCopy, key: LaneKey
+        self, directory: Path, settings: HolderSettings, encoder: Encoder, lane: LaneCopy, keys: Mapping[int, LaneKey]
     ) -> None:
-        self._settings, self._encoder, self._lane, self._key = settings, encoder, lane, key
+        """`keys` are those of the lane, by epoch: a lender may know an older one than the newest."""
+        self._settings, self._encoder, self._lane = settings, encoder, lane
+        self._keys = [keys[epoch] for epoch in sorted(keys, reverse=True)]
         self._tables = (directory / settings.rows, directory / settings.held_out)
 
     def answer(self, scorecard: Scorecard, sealed: Sequence[bytes], *, at: int) -> list[bytes]:
-        """One sealed answer for each sealed request, in order, all of one size. RefusalError if the lane is stale.
+        """One sealed answer for each sealed request, in order, all of one size; by the lane as it was synced last.
 
         A request that cannot be read is answered too, to nobody, and costs the others nothing. RefusalError for
         another schema's scorecard, MalformedError for one whose attributes are not the schema's.
         """
-        policy = self._settings.policy
-        if not -policy.clock_skew_s <= at - self._lane.synced_at <= policy.longest_lane_age_s:
-            raise RefusalError(
-                "The lane of consent records was not synced lately enough to score anybody by it. "
-                "The data holder should sync.",
-                RefusalCode.LANE,
-            )
         if scorecard.schema_digest != self._encoder.schema.digest:
             raise RefusalError("The scorecard is for another schema than this data holder's.", RefusalCode.SCHEMA)
         # Attributes that somebody else has cut could tell the recipient a row's very values.
         scorecard.require_match(self._encoder)
-        customers = {handle: customer for customer, handle in self._lane.links().items()}
         requests = [self._opened(request) for request in sealed]
         # By request and not by person: somebody may agree to one recipient and not to another.
         allowed = [
-            customers[request.content.handle] if request and self._allowed(request, at=at) else None
-            for request in requests
+            request.content.handle if request and self._allowed(request, at=at) else None for request in requests
         ]
-        points = self._points(scorecard, frozenset(customer for customer in allowed if customer is not None))
+        wanted = {handle for handle in allowed if handle is not None}
+        customers = {handle: customer for customer, handle in self._lane.links().items() if handle in wanted}
+        points = self._points(scorecard, frozenset(customers.values()))
         return [
-            self._sealed(request, None if customer is None else points.get(customer))
-            for request, customer in zip(requests, allowed, strict=True)
+            # Somebody may have been unlinked since: then there is no customer, and no row to find.
+            self._sealed(request, None if handle is None else points.get(customers.get(handle, "")))
+            for request, handle in zip(requests, allowed, strict=True)
         ]
 
     def _points(self, scorecard: Scorecard, customers: frozenset[str]) -> dict[str, dict[str, int]]:
@@ -78,11 +75,13 @@ class ScoringDesk:
         return points
 
     def _opened(self, sealed: bytes) -> _Request | None:
-        try:
-            content, payload, signature = open_request(sealed, key=self._key, holder=self._settings.holder)
-            return _Request(content, payload, signature, content.recipient_key)
-        except (MalformedError, TamperingError):
-            return None
+        for key in self._keys:
+            try:
+                content, payload, signature = open_request(sealed, key=key, holder=self._settings.holder)
+                return _Request(content, payload, signature, content.recipient_key)
+            except (MalformedError, TamperingError):
+                continue
+        return None
 
     def _allowed(self, request: _Request, *, at: int) -> bool:
         content, skew = request.content, self._settings.policy.clock_skew_s
@@ -93,20 +92,28 @@ class ScoringDesk:
             verify(public, PayloadType.SCORE_REQUEST, request.payload, request.signature)
         except TamperingError:
             return False
+        if not all(self._agrees(standing, request, at=at) for standing in self._standings(content.handle)):
+            return False
+        # The use is entered before the answer exists: a crash may cost the person a use, never grant one more.
+        return self._lane.enter_use(content.handle, content.to, content.nonce, at=at)
+
+    def _standings(self, handle: bytes) -> tuple[ConsentRecord | Conflict | None, ...]:
+        # Both must allow: what came in by the side door restricts at once, and grants once it is in the lane.
+        return self._lane.standing(handle, direct=False), self._lane.standing(handle)
+
+    def _agrees(self, standing: ConsentRecord | Conflict | None, request: _Request, *, at: int) -> bool:
+        content = request.content
         decision = decide(
-            self._lane.view(),
+            LaneView(self._lane.head, {} if standing is None else {content.handle: standing}),
             content.handle,
             purpose=Purpose.SCORE,
             recipient=content.to,
             interval=Interval(at, at),
             categories=self._encoder.schema.categories,
-            policy=GatePolicy(clock_skew_s=skew),
+            policy=GatePolicy(clock_skew_s=self._settings.policy.clock_skew_s),
             past_uses=self._lane.past_uses(content.handle, content.to),
         )
-        if not isinstance(decision, Allow):
-            return False
-        # The use is entered before the answer exists: a crash may cost the person a use, never grant one more.
-        return self._lane.enter_use(content.handle, content.to, content.nonce, at=at)
+        return isinstance(decision, Allow)
 
     def _sealed(self, request: _Request | None, points: dict[str, int] | None) -> bytes:
         nobody = base64url(bytes(HANDLE_BYTES))

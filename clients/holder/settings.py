@@ -1,16 +1,65 @@
-"""The data holder's own settings: where its files lie, and the policy that has the last word over any plan."""
+"""The data holder's own settings: where its files and its registry lie, and the policy that has the last word."""
 
 import tomllib
 from pathlib import Path
 from typing import Annotated
 
 import msgspec
+from cryptography.x509 import load_pem_x509_certificates
 
 from federated.recipes.base import RecipeName
+from privacy.consent.limits import Name
 from privacy.errors import MalformedError
 
+_HOST = r"(?:[a-z0-9](?:[a-z0-9.-]{0,252}[a-z0-9])?|\[[0-9a-f:]{2,39}\])"
+_OWN = r"(?:127\.0\.0\.1|\[::1\]|localhost)"
+# No user, query, fragment or final slash: one spelling for one place. Unprotected HTTP stays on one machine.
+_URL = rf"(?:https://{_HOST}|http://{_OWN})(?::[1-9][0-9]{{0,4}})?(?:/[A-Za-z0-9._~-]{{1,64}}){{0,8}}"
+
 PublicKeyHex = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
-_HolderId = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9-]{0,62}\Z")]
+Url = Annotated[str, msgspec.Meta(pattern=rf"^{_URL}\Z")]
+_HolderId = Annotated[str, msgspec.Meta(pattern=r"^[a-z][a-z0-9]*(?:-[a-z0-9]+)*\Z", max_length=63)]
+_FileName = Annotated[str, msgspec.Meta(pattern=r"^[^\x00]+\Z")]
+
+
+class RegistrySettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The consent registry that serves this data holder's lane, and by what it is known."""
+
+    url: Url
+    key: PublicKeyHex  # signs checkpoints and promises
+    ca: Annotated[str, msgspec.Meta(pattern=r"^[^\x00]*\Z")]  # file of certificates; "" is the system's trust
+
+    @property
+    def public(self) -> bytes:
+        """The registry's Ed25519 public key, 32 bytes."""
+        return bytes.fromhex(self.key)
+
+    def trust(self, directory: Path) -> str | None:
+        """The certificates (PEM) that the registry's must descend from; None for those the system trusts.
+
+        MalformedError if the file that `ca` names in `directory` is not there or holds no certificate.
+        """
+        if not self.ca:
+            return None
+        try:
+            text = (directory / self.ca).read_text(encoding="ascii")
+            load_pem_x509_certificates(text.encode())
+        except (OSError, ValueError) as error:
+            raise MalformedError(
+                f"{self.ca}, which registry.ca names, is not a readable file of certificates in PEM. The data holder "
+                "should get it from the registry's operator again, or set ca = \"\" for the system's trust."
+            ) from error
+        return text
+
+
+class DeskSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """What people are told and offered when they link a wallet."""
+
+    jurisdiction: Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{2}(?:-[A-Z0-9]{1,3})?\Z")]
+    language: Annotated[str, msgspec.Meta(pattern=r"^[a-z]{2,3}(?:-[A-Za-z0-9]{2,8})*\Z", max_length=16)]
+    notice: _FileName  # the text that people read before they agree
+    notice_id: Name
+    side_door: Annotated[str, msgspec.Meta(pattern=rf"^(?:{_URL})?\Z")]  # where records come in directly; "" is none
 
 
 class HolderPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -24,7 +73,8 @@ class HolderPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     peers: dict[_HolderId, PublicKeyHex]  # identities of the other data holders it will share noise with
     fewest_people: Annotated[int, msgspec.Meta(ge=1)]  # below it this data holder sits the run out
     clock_skew_s: Annotated[int, msgspec.Meta(ge=0, le=3600)]
-    longest_lane_age_s: Annotated[int, msgspec.Meta(ge=1)]  # how long ago the lane may have been synced
+    longest_lane_age_s: Annotated[int, msgspec.Meta(ge=1)]  # without a registry, how long the last sync will do
+    sync_every_s: Annotated[int, msgspec.Meta(ge=1)]  # with one, how old a sync may be before rows are read
     accept_seeded_noise: bool  # for experiments on public data only: whatever a seed has touched is NOT PRIVATE
 
 
@@ -33,11 +83,11 @@ class HolderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     version: Annotated[int, msgspec.Meta(ge=1, le=1)]
     holder: _HolderId
-    epoch: Annotated[int, msgspec.Meta(ge=1)]  # of the key that consent records are sealed to
-    registry_key: PublicKeyHex
-    schema: str
-    rows: str  # development sample
-    held_out: str  # people whom no model has seen, for measuring it
+    schema: _FileName
+    rows: _FileName  # development sample
+    held_out: _FileName  # people whom no model has seen, for measuring it
+    registry: RegistrySettings
+    desk: DeskSettings
     policy: HolderPolicy
 
 
@@ -45,9 +95,15 @@ def load_settings(path: Path) -> HolderSettings:
     """The settings in `path`. MalformedError for a missing, unknown or ill-typed key: there are no defaults."""
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
-        return msgspec.convert(raw, HolderSettings, strict=True)
+        settings = msgspec.convert(raw, HolderSettings, strict=True)
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError, msgspec.ValidationError) as error:
         raise MalformedError(
             f"{path.parent.name}/{path.name} is not a data holder's settings: {error}. Every key is needed, none has "
             "a default; the data holder should correct the file."
         ) from error
+    if settings.policy.sync_every_s > settings.policy.longest_lane_age_s:
+        raise MalformedError(
+            f"{path.parent.name}/{path.name}: policy.sync_every_s is above policy.longest_lane_age_s, so a lane that "
+            "is due for no sync would be refused as too old. The data holder should lower the first or raise the other."
+        )
+    return settings

@@ -1,6 +1,7 @@
 """The classic recipe through the whole federation: consent, ledger, masks and messages as for the default one."""
 
 import json
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,11 +30,10 @@ CLASSIC = OpacusFedAvgSettings(
 def _run(directory: Path, settings: OpacusFedAvgSettings) -> tuple[Outcome, list[float]]:
     """The outcome, and for each person charged in training the epsilon of all their charges there together."""
     federation, registry = small_federation(directory, at=AT)
-    registry.close()
     signed = msgspec.json.decode((federation.coordinator_directory / "plan.json").read_bytes(), type=SignedPlan)
     plan = read_plan(signed, federation.coordinator_key.public)
     federation.write_plan(msgspec.structs.replace(plan, recipe=settings_to_dict(settings)))
-    with Session(directory, lambda: AT) as session:
+    with closing(registry), Session(directory, lambda: AT, registry) as session:
         outcome = session.run(no_progress)
         spent = []
         for holder in session.joined(outcome):

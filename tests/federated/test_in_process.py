@@ -1,6 +1,7 @@
 """The grid without a network behaves as Flower's: bytes in between, one reply a message, failures stay small."""
 
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 import numpy as np
@@ -139,8 +140,7 @@ def test_a_run_over_flowers_messages_gives_what_the_data_holders_give_when_asked
     outcomes = []
     for name in ("messages", "direct"):
         federation, registry = small_federation(tmp_path / name, people=300, at=AT, steps=1)
-        registry.close()
-        with Session(federation.directory, lambda: AT) as session:
+        with closing(registry), Session(federation.directory, lambda: AT, registry) as session:
             if name == "messages":
                 outcomes.append(session.run(no_progress))
             else:
@@ -188,8 +188,7 @@ def test_a_text_that_is_not_ours_reaches_neither_the_coordinator_nor_the_log(cap
 
 def test_a_data_holder_answers_letters_of_the_wrong_kind_with_a_code(tmp_path: Path) -> None:
     federation, registry = small_federation(tmp_path / "federation", people=300, at=AT)
-    registry.close()
-    with Session(federation.directory, lambda: AT) as session:
+    with closing(registry), Session(federation.directory, lambda: AT, registry) as session:
         letters = dict.fromkeys(session.nodes.values(), Letter(Refused("aster-bank", RefusalCode.PLAN)))
         answers = session.channel.ask(letters, act=Act.QUERY, deadline_s=1)
     assert {node: answer.header for node, answer in answers.items()} == {

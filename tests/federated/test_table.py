@@ -112,6 +112,27 @@ def test_unwanted_rows_are_passed_over_unread(tmp_path: Path) -> None:
     assert none.take([]).subjects == ()
 
 
+@pytest.mark.parametrize("cells", [["other"], ["other", *GOOD[1:], "1"], ["", *GOOD[1:-1]]])
+def test_an_unwanted_row_harms_nobody_even_when_it_is_ragged(tmp_path: Path, cells: list[str]) -> None:
+    path = write(tmp_path / "t.csv", [cells, GOOD, cells])
+    assert read_table(path, sample(), only={"s1"}).subjects == ("s1",)
+    with pytest.raises(MalformedError, match=r"not 11 cells in rows 1, 3\b"):
+        read_table(path, sample())
+
+
+def test_a_row_too_short_to_name_its_subject_is_nobodys(tmp_path: Path) -> None:
+    order = [*range(1, len(COLUMNS)), 0]
+    header = [COLUMNS[i] for i in order]
+    path = write(tmp_path / "t.csv", [["44", "1"], [GOOD[i] for i in order]], header=header)
+    assert read_table(path, sample(), only={"s1", "44", "1"}).subjects == ("s1",)
+
+
+@pytest.mark.parametrize("cells", [GOOD[:-1], [*GOOD, "1"]])
+def test_a_wanted_row_that_is_ragged_is_malformed(tmp_path: Path, cells: list[str]) -> None:
+    with pytest.raises(MalformedError, match=r"not 11 cells in row 1\b"):
+        read_table(write(tmp_path / "t.csv", [cells, with_cell("bill1", "1")]), sample(), only={"s1", "s9"})
+
+
 def test_each_subject_is_asked_for_once(tmp_path: Path) -> None:
     class Asked(list[str]):
         def __contains__(self, key: object) -> bool:

@@ -3,6 +3,7 @@
 import csv
 from collections import Counter
 from dataclasses import replace
+from functools import partial
 from math import sqrt
 from pathlib import Path
 from typing import Any
@@ -10,18 +11,18 @@ from typing import Any
 import msgspec
 import pytest
 
-from clients.holder.gate import PermittedRows, Question, permitted_rows
+from clients.holder.gate import PermittedRows, Question, decide_all, permitted_rows
 from experiments.people import Attitude
-from experiments.wishes import DAY_S, records_of
+from experiments.wishes import DAY_S
 from federated.schema_toml import load_schema
 from federated.table import read_table
 from privacy.accounting import mu_of
 from privacy.consent.gate import GatePolicy
+from privacy.consent.projection import ALLOW, Projection
 from privacy.consent.record import Purpose
 from privacy.errors import MalformedError, RefusalCode, RefusalError
 from server.coordinator import Coordinator
-from server.registry.store import Submission
-from tests.ready import ASTER, AT, Ready
+from tests.ready import ASTER, AT, Ready, agreement
 
 TIERS = (0.25, 0.5, 1, 2, 4, 8)
 
@@ -30,8 +31,9 @@ def question(ready: Ready, **changes: Any) -> Question:
     plan = Coordinator(ready.federation.coordinator_directory).plan
     with ready.holder() as holder:
         links = holder.lane.links()
+        # A list, because the lane is closed by the time that the gate looks.
         asked = Question(
-            views=(holder.lane.view(),),
+            views=(partial(Projection.of, list(holder.lane.standings())),),
             links=links,
             plan=plan,
             purpose=Purpose.TRAIN,
@@ -43,7 +45,8 @@ def question(ready: Ready, **changes: Any) -> Question:
 
 
 def permitted(ready: Ready, asked: Question, *, fewest: int = 1, table: str = "rows.csv") -> PermittedRows:
-    return permitted_rows(ready.home() / table, load_schema(ready.home() / "schema.toml"), asked, fewest=fewest)
+    schema = load_schema(ready.home() / "schema.toml")
+    return permitted_rows(ready.home() / table, schema, decide_all(asked), fewest=fewest)
 
 
 def rewrite(path: Path, change: dict[str, str], *, only: set[str]) -> int:
@@ -135,6 +138,17 @@ def test_no_cell_of_a_row_without_consent_is_read(ready: Ready) -> None:
     assert "poison" not in str(caught.value)
 
 
+def test_a_ragged_row_without_consent_harms_nobody(ready: Ready) -> None:
+    before = permitted(ready, question(ready))
+    agreed = {ready.federation.customer(place.person) for place in ready.agreeing()}
+    path = ready.home() / "rows.csv"
+    lines = path.read_text().splitlines(keepends=True)
+    refused = next(at for at, line in enumerate(lines[1:], start=1) if line.split(",")[0] not in agreed)
+    lines[refused] = lines[refused].split(",")[0] + ",poison\n"
+    path.write_text("".join(lines))
+    assert permitted(ready, question(ready)).handles == before.handles
+
+
 def test_whoever_is_not_linked_is_left_out(ready: Ready) -> None:
     asked = question(ready)
     victim = ready.agreeing()[0]
@@ -169,12 +183,7 @@ def test_a_withdrawal_applies_at_once_and_a_new_grant_with_the_next_run(ready: R
     leaver, joiner = ready.agreeing()[0], ready.with_attitude(Attitude.SILENT)[0]
     federation = ready.federation
     federation.withdraw(ready.registry, leaver)
-    wallet, address = federation.wallet(joiner.person), federation.address(ASTER)
-    (granted,) = records_of(
-        Attitude.AGREES, wallet, address, handle=federation.handles[joiner],
-        categories=federation.data.schema.categories, share_milli=joiner.share_milli, cap=8.0, at=AT,
-    )  # fmt: skip
-    ready.registry.append(ASTER, [Submission(granted.stub, granted.ciphertext)])
+    ready.registry.append(ASTER, [agreement(ready, joiner)])
     ready.sync()
     newest = question(ready)
     both = permitted(ready, replace(pinned, views=(*pinned.views, *newest.views)))
@@ -188,15 +197,10 @@ def test_a_withdrawal_applies_at_once_and_a_new_grant_with_the_next_run(ready: R
 def test_a_smaller_budget_applies_at_once(ready: Ready) -> None:
     pinned = question(ready)
     person = max(ready.agreeing(), key=lambda place: ready.federation.population.caps[place.person])
-    federation = ready.federation
-    (less,) = records_of(
-        Attitude.AGREES, federation.wallet(person.person), federation.address(ASTER),
-        handle=federation.handles[person], categories=federation.data.schema.categories, share_milli=1, cap=0.25, at=AT,
-    )  # fmt: skip
-    ready.registry.append(ASTER, [Submission(less.stub, less.ciphertext)])
+    ready.registry.append(ASTER, [agreement(ready, person, cap=0.25, share_milli=1)])
     ready.sync()
     rows = permitted(ready, replace(pinned, views=(*pinned.views, *question(ready).views)))
-    at = rows.handles.index(federation.handles[person])
+    at = rows.handles.index(ready.federation.handles[person])
     assert rows.shares[at] <= 0.001
     assert rows.allowances[at] == pytest.approx((0.001 * mu_of(0.25, 1e-5)) ** 2)
 
@@ -212,3 +216,29 @@ def test_a_table_without_outcomes_has_nothing_to_learn(ready: Ready) -> None:
     assert read_table(path, load_schema(ready.home() / "schema.toml")).outcome is None
     with pytest.raises(MalformedError, match="outcome"):
         permitted(ready, question(ready))
+
+
+def test_who_asks_no_view_is_allowed_nobody(ready: Ready) -> None:
+    assert not (decide_all(replace(question(ready), views=())).codes == ALLOW).any()
+    with pytest.raises(RefusalError):
+        permitted(ready, replace(question(ready), views=()))
+
+
+def test_decisions_are_the_same_only_if_everybodys_are(ready: Ready) -> None:
+    asked = question(ready)
+    decisions = decide_all(asked)
+    assert decisions.same_as(decide_all(asked))
+    customer, handle = next(iter(asked.links.items()))
+    fewer = {name: subject for name, subject in asked.links.items() if name != customer}
+    turned = {**fewer, customer: handle}
+    allowed = ready.federation.handles[ready.agreeing()[0]]
+    for other in (
+        replace(asked, links=fewer),
+        replace(asked, links={**asked.links, customer: bytes(32)}, spent={**asked.spent, bytes(32): 0.0}),
+        replace(asked, spent={**asked.spent, allowed: 1e9}),
+        replace(asked, purpose=Purpose.SCORE),
+        replace_plan(asked, privacy=msgspec.structs.replace(asked.plan.privacy, epsilon=0.9)),
+    ):
+        assert not decisions.same_as(decide_all(other))
+    assert turned == asked.links
+    assert not replace(decisions, links=turned).same_as(decisions)  # the same codes for others

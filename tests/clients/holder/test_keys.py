@@ -11,16 +11,19 @@ from privacy.consent.sealing import LaneKey
 from privacy.consent.signing import SigningKey
 from privacy.errors import FedcreditError, MalformedError
 
-KEYS = HolderKeys(SigningKey.from_seed(sha256(b"identity").digest()), LaneKey.from_bytes(b"\x01" + bytes(range(32))))
+LANE_KEYS = {epoch: LaneKey.from_bytes(b"\x01" + sha256(b"%d" % epoch).digest()) for epoch in (1, 2, 3)}
+KEYS = HolderKeys(SigningKey.from_seed(sha256(b"identity").digest()), LANE_KEYS)
 
 
 def test_saved_keys_come_back_and_only_their_owner_reads_them(tmp_path: Path) -> None:
     KEYS.save(tmp_path)
     loaded = HolderKeys.load(tmp_path)
     assert loaded.identity.seed == KEYS.identity.seed
-    assert loaded.lane_key.to_bytes() == KEYS.lane_key.to_bytes()
+    assert {epoch: key.to_bytes() for epoch, key in loaded.lane_keys.items()} == {
+        epoch: key.to_bytes() for epoch, key in LANE_KEYS.items()
+    }
     files = list(tmp_path.iterdir())
-    assert len(files) == 2
+    assert {file.name for file in files} == {"identity.key", "lane-1.key", "lane-2.key", "lane-3.key"}
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
@@ -36,13 +39,22 @@ def test_a_restarted_node_has_the_same_mask_key_and_salt_and_no_two_uses_share_o
         KEYS.round_salt("run"),
         KEYS.round_salt("run/1"),
         KEYS.round_salt("run/2"),
+        KEYS.storage_key("run"),
+        KEYS.storage_key("lane-copy"),
     }
-    assert len(secrets) == 6
+    assert len(secrets) == 8
     assert {len(secret) for secret in secrets} == {32}
 
 
-@pytest.mark.parametrize("name", ["identity.key", "lane.key"])
-@pytest.mark.parametrize("content", [None, b"", b"\x07" + bytes(31), bytes(33)])
+NAMES, CONTENTS = (
+    ("identity.key", "lane-1.key", "lane-2.key", "lane-3.key"),
+    (None, b"", b"\x07" + bytes(31), bytes(33)),
+)
+# Without its newest key a data holder looks as it did before it had one.
+BROKEN = [(name, content) for name in NAMES for content in CONTENTS if (name, content) != ("lane-3.key", None)]
+
+
+@pytest.mark.parametrize(("name", "content"), BROKEN)
 def test_a_missing_or_broken_key_is_told_without_its_content(tmp_path: Path, name: str, content: bytes | None) -> None:
     KEYS.save(tmp_path)
     if content is None:
@@ -53,6 +65,28 @@ def test_a_missing_or_broken_key_is_told_without_its_content(tmp_path: Path, nam
         HolderKeys.load(tmp_path)
     assert isinstance(caught.value, FedcreditError)
     assert (content or b"nothing").hex() not in str(caught.value) or not content
+
+
+def test_the_newest_epoch_is_current_and_the_stores_keep_their_key_when_it_changes() -> None:
+    assert (KEYS.current, KEYS.lane_key) == (3, LANE_KEYS[3])
+    before = HolderKeys(KEYS.identity, {1: LANE_KEYS[1]})
+    assert (before.current, before.lane_key) == (1, LANE_KEYS[1])
+    assert before.storage_key("lane-copy") == KEYS.storage_key("lane-copy")
+
+
+@pytest.mark.parametrize("epochs", [(), (0,), (-1, 1)])
+def test_keys_without_an_epoch_or_with_one_before_the_first_are_refused(epochs: tuple[int, ...]) -> None:
+    with pytest.raises(MalformedError):
+        HolderKeys(KEYS.identity, dict.fromkeys(epochs, LANE_KEYS[1]))
+
+
+def test_a_new_epoch_is_added_beside_the_others(tmp_path: Path) -> None:
+    HolderKeys(KEYS.identity, {1: LANE_KEYS[1]}).save(tmp_path)
+    assert HolderKeys.load(tmp_path).current == 1
+    (tmp_path / "lane-02.key").write_bytes(LANE_KEYS[2].to_bytes())  # no epoch's file
+    assert HolderKeys.load(tmp_path).current == 1
+    HolderKeys(KEYS.identity, {1: LANE_KEYS[1], 2: LANE_KEYS[2]}).save(tmp_path)
+    assert HolderKeys.load(tmp_path).current == 2
 
 
 def test_keys_do_not_show_themselves() -> None:

@@ -1,127 +1,26 @@
 """The lane copy: what a lying registry, a restored backup or an edited file can do, and that each is noticed."""
 
 import shutil
-import sqlite3
 import time
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterable
+from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
 
 import pytest
 
-from clients.holder import lane as lane_module
+from clients.holder import lane_head
+from clients.holder.keys import HolderKeys
 from clients.holder.lane import LaneCopy
-from clients.holder.settings import HolderPolicy, HolderSettings
-from clients.wallet.wallet import HolderAddress, Wallet
 from experiments.people import Attitude
-from experiments.wishes import records_of
-from federated.recipes.base import RecipeName
-from privacy.consent.lane import Head, Stub, write_checkpoint
+from privacy.consent.lane import Head, Stub
 from privacy.consent.merkle import leaf_hash, root_of
 from privacy.consent.record import ConsentRecord
-from privacy.consent.sealing import LaneKey
 from privacy.consent.signing import SigningKey
 from privacy.consent.view import Entry, Link
 from privacy.errors import RefusalError, TamperingError
+from tests.clients.holder.lane_scene import AT, KEYS, Person, Scene, Source
 from tests.ready import state_of
-
-AT = 1_793_491_200
-LANE = "aster-bank"
-KEY = LaneKey.from_bytes(b"\x01" + sha256(b"lane").digest())
-REGISTRY = SigningKey.from_seed(sha256(b"registry").digest())
-SETTINGS = HolderSettings(
-    version=1,
-    holder=LANE,
-    epoch=1,
-    registry_key=REGISTRY.public.hex(),
-    schema="schema.toml",
-    rows="rows.csv",
-    held_out="held_out.csv",
-    policy=HolderPolicy(
-        coordinator="open-scoring",
-        coordinator_key="00" * 32,
-        recipes=[RecipeName.FIXED_HESSIAN],
-        largest_epsilon=1.0,
-        largest_delta=1e-5,
-        peers={},
-        fewest_people=1,
-        clock_skew_s=120,
-        longest_lane_age_s=3600,
-        accept_seeded_noise=False,
-    ),
-)
-ADDRESS = HolderAddress(LANE, 1, KEY.public)
-
-
-@dataclass
-class Source:
-    """A registry that signs whatever head it is told to."""
-
-    entries_: list[Entry]
-    key: SigningKey = REGISTRY
-    head: Head | None = None
-    origin: str = f"fedcredit/{LANE}"
-
-    def checkpoint(self, lane: str) -> str:
-        assert lane == LANE
-        leaves = [leaf_hash(entry.stub.leaf()) for entry in self.entries_]
-        return write_checkpoint(self.head or Head(len(leaves), root_of(leaves)), self.origin, self.key)
-
-    def entries(self, lane: str, start: int) -> Sequence[Entry]:
-        assert lane == LANE
-        return self.entries_[start:]
-
-
-class Person:
-    def __init__(self, name: str) -> None:
-        self.customer = name
-        self.handle = sha256(name.encode()).digest()
-        self.wallet = Wallet(sha256(b"wallet of " + name.encode()).digest())
-
-    def link(self, at_size: int = 0) -> Link:
-        return Link(self.handle, self.wallet.key_for(LANE).public, at_size)
-
-    def says(self, attitude: Attitude) -> list[Entry]:
-        written = records_of(
-            attitude, self.wallet, ADDRESS, handle=self.handle, categories=frozenset({"capacity"}), share_milli=1000,
-            cap=1.0, at=AT,
-        )  # fmt: skip
-        return [Entry(record.stub, record.ciphertext) for record in written]
-
-
-class Scene:
-    """Three people in a lane of five entries, all synced."""
-
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
-        self.people = [Person(name) for name in ("yes", "left", "no")]
-        self.yes, self.left, self.no = self.people
-        self.entries = [*self.yes.says(Attitude.AGREES), *self.left.says(Attitude.WITHDREW)]
-        self.entries += self.no.says(Attitude.FROZE)
-        with self.copy() as lane:
-            lane.link({person.customer: person.link() for person in self.people})
-            assert lane.sync(Source(self.entries), at=AT) == 5
-
-    def copy(self, key: LaneKey = KEY) -> "Opened":
-        return Opened(LaneCopy(self.directory / "consent.db", SETTINGS, key))
-
-    def edit(self, statement: str, *values: object) -> None:
-        database = sqlite3.connect(self.directory / "consent.db")
-        with database:
-            assert database.execute(statement, values).rowcount > 0
-        database.close()
-
-
-class Opened:
-    def __init__(self, lane: LaneCopy) -> None:
-        self.lane = lane
-
-    def __enter__(self) -> LaneCopy:
-        return self.lane
-
-    def __exit__(self, *_: object) -> None:
-        self.lane.close()
 
 
 @pytest.fixture
@@ -206,9 +105,9 @@ def test_garbage_in_a_lane_harms_nobody(scene: Scene) -> None:
         assert [wishes(lane, person) for person in scene.people] == [(False, 3), (False, 0), (True, 3)]
 
 
-def test_another_lane_key_opens_nothing_and_is_noticed(scene: Scene) -> None:
+def test_another_data_holders_copy_is_noticed(scene: Scene) -> None:
     with pytest.raises(TamperingError):
-        scene.copy(LaneKey.from_bytes(b"\x01" + bytes(31) + b"\x01"))
+        scene.copy(HolderKeys(SigningKey.from_seed(bytes(32)), KEYS.lane_keys))
 
 
 def test_a_restored_backup_is_noticed(scene: Scene, tmp_path: Path) -> None:
@@ -229,7 +128,7 @@ def test_a_crash_between_the_commit_and_the_head_file_heals(scene: Scene, monkey
         raise KeyboardInterrupt
 
     with scene.copy() as lane, monkeypatch.context() as patched:
-        patched.setattr(lane_module, "write_whole", crash)
+        patched.setattr(lane_head, "write_whole", crash)
         with pytest.raises(KeyboardInterrupt):
             lane.sync(Source(more), at=AT + 1)
     assert (scene.directory / "consent.head").read_text().startswith("5 ")
@@ -277,13 +176,20 @@ EDITS: dict[str, Callable[[Scene], None]] = {
         " WHERE position = 4"
     ),
     "two records changed places with their digests": lambda scene: scene.edit(
-        "UPDATE entries SET (payload, opened) = (SELECT payload, opened FROM entries AS other"
+        "UPDATE entries SET (payload, mac) = (SELECT payload, mac FROM entries AS other"
         " WHERE other.position = 3 - entries.position) WHERE position IN (1, 2)"
     ),
-    "a stub changed": lambda scene: scene.edit("UPDATE entries SET stub = zeroblob(length(stub)) WHERE position = 3"),
+    "a stub changed": lambda scene: scene.edit("UPDATE entries SET leaf = zeroblob(length(leaf)) WHERE position = 3"),
     "the last entry gone": lambda scene: scene.edit("DELETE FROM entries WHERE position = 4"),
     "an entry in the middle gone": lambda scene: scene.edit("DELETE FROM entries WHERE position = 2"),
-    "the size changed": lambda scene: scene.edit("UPDATE synced SET size = 4"),
+    "the size changed": lambda scene: scene.edit("UPDATE state SET size = 4"),
+    "a sync that never was": lambda scene: scene.edit("UPDATE state SET at = at + 1000"),
+    "a record under another subject": lambda scene: scene.edit(
+        "UPDATE entries SET handle = zeroblob(32) WHERE position = 2"
+    ),
+    "a record under another number": lambda scene: scene.edit("UPDATE entries SET seq = 1 WHERE position = 2"),
+    "a record said to be garbage": lambda scene: scene.edit("UPDATE entries SET kind = 0 WHERE position = 2"),
+    "a record said to be refused": lambda scene: scene.edit("UPDATE verdicts SET good = 0 WHERE position = 2"),
     "everything gone": lambda scene: remove(scene.directory.glob("consent.db*")),
     "customers changed places": lambda scene: swap_customers(scene),
     "another public key": lambda scene: scene.edit(
@@ -335,11 +241,41 @@ def test_an_edited_link_is_noticed_by_whoever_asks_for_it_while_the_node_runs(sc
             lane.public_key_of((scene.no if edit == "linked at another size" else scene.yes).handle)
 
 
-def test_a_link_that_is_gone_denies_and_leaves_the_others(scene: Scene) -> None:
-    scene.edit("DELETE FROM links WHERE customer = 'yes'")
+GONE = {
+    "a link": "DELETE FROM links WHERE customer = 'yes'",
+    "a use": "DELETE FROM uses WHERE nonce = 'nonce'",
+    "a run": "DELETE FROM runs",
+    "a withdrawal handed in": "DELETE FROM direct",
+    "the state of it all": "DELETE FROM state",
+}
+
+
+@pytest.mark.parametrize("gone", GONE)
+def test_what_was_deleted_is_noticed_at_the_next_start_and_while_the_node_runs(scene: Scene, gone: str) -> None:
     with scene.copy() as lane:
-        assert lane.links().keys() == {"left", "no"}
-        assert lane.public_key_of(scene.yes.handle) is None
+        lane.enter_use(scene.yes.handle, "lender", "nonce", at=AT)
+        lane.enter_use(scene.yes.handle, "lender", "another", at=AT)
+        lane.keep_run("run", b"accepted")
+        assert lane.take(scene.yes.hands_in(Attitude.WITHDREW), at=AT)
+        scene.edit(GONE[gone])
+        for _ in range(2):
+            with pytest.raises(TamperingError):
+                lane.past_uses(scene.yes.handle, "lender")
+    with pytest.raises(TamperingError):
+        scene.copy()
+
+
+def test_a_use_that_is_put_back_from_before_is_noticed(scene: Scene) -> None:
+    """One row goes and another that this data holder wrote comes: each has its digest, and their number is right."""
+    with scene.copy() as lane:
+        lane.enter_use(scene.yes.handle, "lender", "old", at=AT)
+        scene.edit("CREATE TABLE kept AS SELECT * FROM uses", rows=-1)
+        lane.refresh()
+        lane.forget(scene.yes.handle)
+        lane.enter_use(scene.yes.handle, "lender", "new", at=AT)
+    scene.edit("UPDATE uses SET (nonce, at, mac) = (SELECT nonce, at, mac FROM kept)")
+    with pytest.raises(TamperingError):
+        scene.copy()
 
 
 def test_many_links_are_verified_fast(scene: Scene) -> None:
@@ -358,7 +294,9 @@ def test_a_run_sees_its_pinned_prefix_and_no_other_history(scene: Scene) -> None
         lane.sync(Source([*scene.entries, *scene.yes.says(Attitude.WITHDREW)]), at=AT + 1)
         assert wishes(lane, scene.yes) == (False, 0)
         assert wishes(lane, scene.yes, pinned) == (False, 3)
-        assert wishes(lane, scene.left, Head(2, root_of(lane._leaves[:2]))) == (False, 3)
+        older = Head(2, root_of([leaf_hash(entry.stub.leaf()) for entry in scene.entries[:2]]))
+        assert wishes(lane, scene.left, older) == (False, 3)
+
         for other in (Head(5, bytes(32)), Head(8, lane.head.root)):
             with pytest.raises(TamperingError):
                 lane.view(other)
@@ -387,14 +325,58 @@ def test_a_record_synced_before_its_writer_was_linked_is_opened_then(scene: Scen
         assert wishes(lane, early) == (False, 3)
 
 
-def test_two_processes_on_one_copy_do_not_undo_each_other(scene: Scene) -> None:
+def test_what_one_process_does_another_sees_and_does_not_undo(scene: Scene) -> None:
     more = [*scene.entries, *scene.yes.says(Attitude.WITHDREW)]
+    stranger = Person("stranger")
     with scene.copy() as one, scene.copy() as other:
+        assert wishes(other, scene.yes) == (False, 3)
         one.sync(Source(more), at=AT + 1)
-        with pytest.raises(RefusalError, match="another process"):
-            other.sync(Source(more), at=AT + 1)
+        one.link({"new": stranger.link()})
+        assert wishes(other, scene.yes) == (False, 0)
+        assert (other.head, other.synced_at) == (one.head, AT + 1)
+        assert other.links().keys() == {"yes", "left", "no", "new"}
+        assert other.sync(Source(more), at=AT + 2) == 0
+        one.refresh()
+        assert one.synced_at == AT + 2
+        one.unlink("yes")
+        assert other.standing(scene.yes.handle) is None
     with scene.copy() as lane:
         assert lane.head.size == 7
+
+
+def test_a_head_that_another_process_has_passed_is_no_lie(scene: Scene) -> None:
+    more = [*scene.entries, *scene.yes.says(Attitude.WITHDREW)]
+
+    class Overtaken(Source):
+        def checkpoint(self, lane: str) -> str:
+            text = super().checkpoint(lane)
+            other.sync(Source([*more, *scene.no.says(Attitude.AGREES)]), at=AT + 2)
+            return text
+
+    with scene.copy() as lane, scene.copy() as other:
+        assert lane.sync(Overtaken(more), at=AT + 1) == 0
+        assert (lane.head.size, lane.synced_at) == (8, AT + 2)
+
+
+def test_a_fork_that_another_process_did_not_see_is_noticed(scene: Scene) -> None:
+    mine, others = scene.yes.says(Attitude.AGREES), scene.no.says(Attitude.WITHDREW)
+
+    class Forked(Source):
+        def checkpoint(self, lane: str) -> str:
+            other.sync(Source([*scene.entries, *others]), at=AT + 2)
+            return super().checkpoint(lane)
+
+    with scene.copy() as lane, scene.copy() as other, pytest.raises(TamperingError):
+        lane.sync(Forked([*scene.entries, *mine]), at=AT + 1)
+
+
+def test_an_edit_after_another_process_wrote_is_noticed_when_it_is_read(scene: Scene) -> None:
+    with scene.copy() as lane, scene.copy() as other:
+        lane.view()
+        other.enter_use(scene.yes.handle, "lender", "nonce", at=AT)
+        EDITS["a freeze thawed"](scene)
+        with pytest.raises(TamperingError):
+            lane.standing(scene.no.handle)
 
 
 def test_a_use_is_entered_once_for_each_request(scene: Scene) -> None:
@@ -424,6 +406,16 @@ def test_an_edited_use_is_noticed(scene: Scene, edit: str) -> None:
         if edit in ("at another time", "under another nonce"):  # the other two look deleted until the next start
             with pytest.raises(TamperingError):
                 lane.past_uses(scene.yes.handle, "lender")
+    with pytest.raises(TamperingError):
+        scene.copy()
+
+
+def test_an_edited_run_is_noticed(scene: Scene) -> None:
+    with scene.copy() as lane:
+        lane.keep_run("run", b"first")
+        scene.edit("UPDATE runs SET accepted = x'00'")
+        with pytest.raises(TamperingError):
+            lane.kept_run("run")
     with pytest.raises(TamperingError):
         scene.copy()
 

@@ -10,7 +10,7 @@ from clients.holder.ledger_chain import LedgerHead
 from clients.holder.node import Holder
 from federated.messages import Letter, Update, encode_header
 from privacy.errors import TamperingError
-from tests.clients.holder.test_lane import Scene as Lane
+from tests.clients.holder.lane_scene import Scene as Lane
 from tests.ready import ASTER, AT, Ready, first_instruction, joined_by
 
 FIRST, SECOND = LedgerHead(2, bytes([1]) * 32), LedgerHead(4, bytes([2]) * 32)
@@ -50,7 +50,7 @@ class Scene:
     """One data holder has joined; the letter of round 1 lies ready, and a backup of the ledger from before."""
 
     def __init__(self, ready: Ready, backup: Path) -> None:
-        self.home, self._backup = ready.home(ASTER), backup
+        self.ready, self.home, self._backup = ready, ready.home(ASTER), backup
         with ready.session() as session:
             self.letter = first_instruction(ready, joined_by(session.holders, ready.opening()))
         backup.mkdir()
@@ -70,12 +70,9 @@ class Scene:
             path.unlink()
 
     def answer(self) -> Letter:
-        holder = Holder(self.home)
-        try:
+        with self.ready.holder() as holder:
             answer = holder.answer(self.letter, at=AT)
             assert holder.lane.ledger_head() == holder.ledger.head
-        finally:
-            holder.close()
         assert isinstance(answer.header, Update), answer.header
         return answer
 

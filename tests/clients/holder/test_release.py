@@ -215,7 +215,8 @@ def test_the_ledger_has_the_last_word(scene: Scene) -> None:
     holder = scene.session.holders[ASTER]
     run = holder.run_named(scene.run)
     rows = holder.permitted(run, Purpose.TRAIN)
-    holder._permitted[scene.run, Purpose.TRAIN] = holder.lane.head, replace(rows, allowances=rows.allowances * 0.01)
+    decisions, _ = holder._permitted[scene.run, Purpose.TRAIN]
+    holder._permitted[scene.run, Purpose.TRAIN] = decisions, replace(rows, allowances=rows.allowances * 0.01)
     assert code_of(scene.answer()) == "budget"
     assert scene.charged() == []
     assert holder.ledger.kept(f"{scene.run}/1") is None

@@ -3,24 +3,26 @@
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import msgspec
+import numpy as np
 import pytest
 
-from clients.holder import gate as gate_module
+from clients.holder import node as node_module
+from clients.holder.gate import Decisions, Question, decide_all
+from clients.holder.lane import Kind
 from clients.holder.node import Holder
+from clients.holder.replay import Replay
 from experiments.people import Attitude, Membership
 from privacy.consent.commitment import commit_to_subjects
-from privacy.consent.gate import Allow
-from privacy.consent.gate import decide as real_decide
-from privacy.consent.record import ConsentRecord, Purpose, TrainingBudget, parse_record
+from privacy.consent.projection import ALLOW
+from privacy.consent.record import ConsentRecord, Purpose
+from privacy.consent.submission import Submission
 from privacy.errors import TamperingError
 from server.coordinator import Coordinator, Outcome
-from server.registry.store import Submission
 from tests.ready import ASTER, AT, CEDAR, HOLDERS, Ready, commitments_of
-
-BUDGET = TrainingBudget(share_milli=1000, eps_milli=8000, delta_log10=-5, window_s=86_400)
 
 
 def replayed(ready: Ready, outcome: Outcome, name: str = ASTER) -> int:
@@ -33,11 +35,14 @@ def let_in(ready: Ready, *places: Membership) -> Iterator[None]:
     """A gate that lets these people in, whatever they said."""
     handles = {ready.federation.handles[place] for place in places}
 
-    def decide(view: Any, handle: bytes, **asked: Any) -> Any:
-        return Allow(BUDGET) if handle in handles else real_decide(view, handle, **asked)
+    def decide(question: Question) -> Decisions:
+        decided = decide_all(question)
+        named = np.array([handle in handles for handle in question.links.values()])
+        shares, allowances = np.where(named, 1.0, decided.shares), np.where(named, 1e6, decided.allowances)
+        return Decisions(question.links, np.where(named, np.uint8(ALLOW), decided.codes), shares, allowances)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(gate_module, "decide", decide)
+        patched.setattr(node_module, "decide_all", decide)
         yield
 
 
@@ -155,9 +160,11 @@ def test_a_holder_that_committed_to_others_than_it_charged_is_noticed(ready: Rea
 @pytest.mark.parametrize(
     "edit",
     [
-        "UPDATE entries SET ciphertext = zeroblob(length(ciphertext)) WHERE position = 7",
-        "UPDATE entries SET ciphertext = (SELECT ciphertext FROM entries WHERE position = 8) WHERE position = 7",
+        "UPDATE entries SET payload = zeroblob(length(payload)) WHERE position = 7",
+        "UPDATE entries SET payload = (SELECT payload FROM entries WHERE position = 8) WHERE position = 7",
+        "UPDATE entries SET leaf = (SELECT leaf FROM entries WHERE position = 8) WHERE position = 7",
         "DELETE FROM entries WHERE position = 7",
+        "DELETE FROM links WHERE handle = (SELECT handle FROM entries WHERE position = 7)",
     ],
 )
 def test_a_lane_edited_after_the_run_is_noticed(ready: Ready, edit: str) -> None:
@@ -180,18 +187,39 @@ def test_the_replay_opens_the_sealed_records_and_not_what_the_gate_was_shown(rea
     assert replayed(ready, outcome) == 4
 
 
+def test_without_the_registry_what_the_copy_cannot_open_is_believed(ready: Ready) -> None:
+    """The limit of a replay from the copy alone, which only the sealed records or somebody's receipt can lift."""
+    victim = ready.federation.handles[ready.with_attitude(Attitude.WITHDREW)[0]]
+    forget_newest_record(ready, victim)
+    outcome = ready.run()
+    with ready.holder() as holder:
+        replay = replay_of(holder, outcome)
+        assert replay.rows_used_without_consent(commitments_of(outcome, ASTER)) == 4
+        believing = replace(replay, source=None)
+        assert believing.rows_used_without_consent(commitments_of(outcome, ASTER)) == 0
+
+
+def replay_of(holder: Holder, outcome: Outcome) -> Replay:
+    made: list[Replay] = []
+
+    def caught(self: Replay, _: Any) -> int:
+        made.append(self)
+        return 0
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(Replay, "rows_used_without_consent", caught)
+        holder.rows_used_without_consent(outcome.run, {})
+    return made[0]
+
+
 def forget_newest_record(ready: Ready, handle: bytes) -> None:
+    """What an insider could do: the copy's newest record of a person becomes one that never opened."""
     with ready.holder() as holder:
         lane: Any = holder.lane
-        row = last_row_of(holder, handle)
-        stub = lane._database.execute("SELECT stub FROM entries WHERE position = ?", (row,)).fetchone()[0]
-        forged = lane._opened(stub, None)
-        lane._database.execute("UPDATE entries SET payload = NULL, opened = ? WHERE position = ?", (forged, row))
-
-
-def last_row_of(holder: Holder, handle: bytes) -> int:
-    lane: Any = holder.lane
-    rows: list[tuple[int, bytes]] = lane._database.execute(
-        "SELECT position, payload FROM entries WHERE payload IS NOT NULL"
-    ).fetchall()
-    return max(position for position, payload in rows if parse_record(payload).handle == handle)
+        base = lane._base
+        row = max(base.rows("entries", "WHERE handle = ?", handle))
+        forged = (row[0], row[1], int(Kind.GARBAGE), *[None] * 6)
+        base.connection.execute("DELETE FROM entries WHERE position = ?", (row[0],))
+        base.connection.execute(
+            "INSERT INTO entries VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", (*forged, base.seal.row("entries", *forged))
+        )

@@ -18,7 +18,15 @@ from federated.messages import Letter, Refused, ScoreAnswers, ScoreRequests
 from federated.model import LinearModel
 from federated.rows import EncodedRows
 from federated.schema_toml import load_schema
-from federated.score_exchange import REQUEST_LIFE_S, ScoreAnswer, ScoreRequest, open_answer, seal_answer, seal_request
+from federated.score_exchange import (
+    REQUEST_LIFE_S,
+    ScoreAnswer,
+    ScoreRequest,
+    open_answer,
+    open_request,
+    seal_answer,
+    seal_request,
+)
 from federated.score_report import score_report
 from federated.scorecard import Scorecard, scorecard_from
 from federated.table import read_table
@@ -26,7 +34,7 @@ from privacy.consent.canonical import base64url
 from privacy.consent.sealing import LaneKey, seal_message
 from privacy.consent.signing import SigningKey
 from privacy.errors import MalformedError, RefusalCode, TamperingError
-from tests.ready import ASTER, AT, BIRCH, Ready, code_of
+from tests.ready import ASTER, AT, BIRCH, Ready, agreement, code_of, withdrawal
 
 LENDER_KEY = LaneKey.from_bytes(b"\x02" + sha256(b"lender").digest() * 3)
 
@@ -162,23 +170,70 @@ def test_uses_are_limited_and_come_back(desk: Desk) -> None:
 
 def test_an_old_request_or_one_from_the_future_is_not_answered(desk: Desk) -> None:
     place = desk.someone()
-    for at, answered in ((AT + REQUEST_LIFE_S + 120, True), (AT - 120, True)):
-        assert (desk.points(desk.request(place), at=at) != [None]) is answered
+    for at in (AT - 120, AT + REQUEST_LIFE_S + 120):
+        assert desk.points(desk.request(place), at=at) != [None]
     assert desk.points(desk.request(place), at=AT + REQUEST_LIFE_S + 121) == [None]
-    assert desk.points(desk.request(place, iat=AT + 121), at=AT) == [None]
+    now = AT + REQUEST_LIFE_S + 121
+    assert desk.points(desk.request(place, iat=now + 121), at=now) == [None]
+    assert desk.points(desk.request(place, iat=now + 120), at=now) != [None]
     desk.holder.lane.sync(desk.ready.registry, at=AT + 200 * DAY_S)
     assert desk.points(desk.request(place), at=AT + 200 * DAY_S) == [None]
 
 
-def test_nobody_is_scored_by_a_lane_that_was_not_synced_lately(desk: Desk) -> None:
+def test_nobody_is_scored_by_a_lane_that_was_not_synced_lately(ready: Ready) -> None:
     longest = 86_400
-    for at in (AT + longest + 1, AT - 121):
-        letter = Letter(ScoreRequests(desk.card.to_json(), [desk.request(desk.someone(), iat=at)]))
-        refused = desk.holder.answer(letter, at=at).header
-        assert isinstance(refused, Refused)
-        assert refused.code is RefusalCode.LANE
-    desk.holder.lane.sync(desk.ready.registry, at=AT + longest + 1)
-    assert desk.points(desk.request(desk.someone(), iat=AT + longest + 1), at=AT + longest + 1) != [None]
+    with ready.holder(source=ready.source(away=True)) as holder:
+        desk = Desk(ready, holder, some_card(ready))
+        assert desk.points(desk.request(desk.someone(), iat=AT + longest), at=AT + longest) != [None]
+        for at in (AT + longest + 1, AT - 121):
+            letter = Letter(ScoreRequests(desk.card.to_json(), [desk.request(desk.someone(), iat=at)]))
+            refused = desk.holder.answer(letter, at=at).header
+            assert isinstance(refused, Refused)
+            assert refused.code is RefusalCode.LANE
+        desk.holder.lane.sync(desk.ready.registry, at=AT + longest + 1)
+        assert desk.points(desk.request(desk.someone(), iat=AT + longest + 1), at=AT + longest + 1) != [None]
+
+
+def test_somebody_who_withdraws_is_not_scored_from_the_next_sync_on(desk: Desk) -> None:
+    place = desk.someone()
+    assert desk.points(desk.request(place)) != [None]
+    desk.ready.federation.withdraw(desk.ready.registry, place)
+    assert desk.points(desk.request(place), at=AT + 14) != [None]
+    assert desk.points(desk.request(place), at=AT + 15) == [None]
+
+
+def test_a_record_through_the_side_door_restricts_at_once_and_grants_only_from_the_lane(desk: Desk) -> None:
+    agrees, silent = desk.someone(), desk.someone(Attitude.SILENT)
+    assert desk.points(desk.request(agrees)) != [None]
+    no, yes = withdrawal(desk.ready, agrees), agreement(desk.ready, silent)
+    with desk.ready.holder() as other:  # the side door is another process
+        assert other.lane.take(no, at=AT)
+        assert other.lane.take(yes, at=AT)
+    assert desk.points(desk.request(agrees), desk.request(silent)) == [None, None]
+    desk.ready.registry.append(ASTER, [yes])
+    assert desk.points(desk.request(silent), at=AT + 15) != [None]
+
+
+def test_whoever_is_unlinked_by_another_process_is_not_scored(desk: Desk) -> None:
+    place = desk.someone()
+    assert desk.points(desk.request(place)) != [None]
+    with desk.ready.holder() as other:
+        other.lane.unlink(desk.ready.federation.customer(place.person))
+    assert desk.points(desk.request(place)) == [None]
+
+
+def test_a_request_sealed_to_an_older_key_is_answered_while_that_key_is_kept(desk: Desk) -> None:
+    place = desk.someone()
+    old = desk.request(place)
+    keys = desk.ready.home() / "keys"
+    (keys / "lane-2.key").write_bytes(LaneKey.generate().to_bytes())
+    with desk.ready.holder() as holder:
+        rotated = replace(desk, holder=holder)
+        assert rotated.points(old) != [None]
+        content, _, _ = open_request(desk.request(place), key=holder._keys.lane_keys[1], holder=ASTER)
+        signer = desk.ready.federation.wallet(place.person).key_for(ASTER)
+        assert rotated.points(seal_request(content, key=signer, to=holder._keys.lane_key.public)) != [None]
+        assert holder._keys.current == 2
 
 
 def test_a_request_for_another_holder_is_not_answered(desk: Desk) -> None:
