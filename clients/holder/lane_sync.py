@@ -80,7 +80,8 @@ def download_into(
         for row in batch.rows:
             if row[3] is not None and subjects is not None:
                 subjects.add(row[3])  # type: ignore[arg-type]  # the handle
-            if row[1] in direct:
+            # What came directly and no longer opens, its key destroyed since, must not take the withdrawal along.
+            if row[1] in direct and row[2] != Kind.GARBAGE:
                 leaves.append(row[1])
         for leaf in leaves:
             change.remove("direct", "leaf = ?", leaf)

@@ -5,8 +5,9 @@ in that order: `LaneReplay` reads the entries, `LaneReplay.close` gives the `Run
 What does not add up is collected as findings, never raised, so that one replay tells all of it. Positions and names
 of releases are told; handles and keys never are.
 
-No data holder can show that a ciphertext does not open without giving its key away. So an entry said to be garbage
-is believed, unless somebody's receipt opens it.
+No data holder can show that a ciphertext does not open without giving its key away, nor of whom a record was that it
+erased. So an entry said to be garbage is believed unless somebody's receipt opens it, and an erased one unless a
+receipt shows that its subject is still linked: erasing a withdrawal alone would bring the grant before it back.
 """
 
 import hmac
@@ -40,6 +41,7 @@ class Fault(StrEnum):
     KIND = "it is shown as an entry of another kind than it is"
     UNDEAD = "a tombstone of this data holder names it, and it is not shown as erased by that"
     GARBAGE = "it is said to be garbage, but a receipt opens it"
+    SINGLED_OUT = "it was erased, and a receipt shows that its subject is still linked"
     OTHER = "a receipt shows another entry at this position"
     IGNORED = "a receipt opens it, and by the links shown it counts for nothing"
 
@@ -183,7 +185,7 @@ class LaneReplay:
         record = self._record(stub, position, opened)
         if isinstance(record, Aside):
             self._aside[record] += 1
-            if record is not Aside.BEFORE_LINK and self._receipts.get(position):
+            if self._receipts.get(position):
                 self._fault(Fault.IGNORED, position)
             return
         self._counted += 1
@@ -227,9 +229,13 @@ class LaneReplay:
         """The next entry was erased by the tombstone at that position: in the prefix, or `late` and beyond it."""
         position, stub = self._next(leaf)
         erased = position, leaf_hash(leaf)
-        if late is None and position < tombstone < self._terms.pinned.size and tombstone not in self._claims:
+        if any(self._is_linked(receipt) for receipt in self._receipts.get(position, ())):
+            self._fault(Fault.SINGLED_OUT, position)
+        if not isinstance(stub, Stub):
+            self._fault(Fault.KIND, position)  # a tombstone itself is never erased
+        elif late is None and tombstone not in self._claims:
             self._claims[tombstone] = erased
-        elif late is not None and isinstance(stub, Stub) and self._erased_later(tombstone, late) == erased:
+        elif late is not None and self._erased_later(tombstone, late) == erased:
             self._erased_since += 1
         else:
             self._fault(Fault.TOMBSTONE, position)
@@ -281,6 +287,12 @@ class LaneReplay:
             return Aside.BEFORE_LINK
         unsealed = Unsealed(opened.payload, opened.signature, opened.rho, record)
         return record if is_from(unsealed, link, position) else Aside.SIGNATURE
+
+    def _is_linked(self, receipt: Shown) -> bool:
+        try:
+            return parse_record(receipt.opened.payload).handle in self._links
+        except MalformedError:
+            return False
 
     def _erased_later(self, tombstone: int, late: LateTombstone) -> tuple[int, bytes] | None:
         later = self._terms.later

@@ -205,6 +205,14 @@ def test_consent_to_be_scored_does_not_train_and_consent_to_train_does_not_measu
     assert denied(walk([both]), BOB, purpose=Purpose.VALIDATE) == {}
 
 
+def test_each_release_is_judged_for_its_own_purpose() -> None:
+    run = walk([GRANTS[1]])
+    for name, purpose in (("run/1", Purpose.TRAIN), ("run/2", Purpose.VALIDATE), ("run/3", Purpose.TRAIN)):
+        commitment = commit_to_subjects(SALT, [BOB.handle])
+        run.release(name, purpose, salt=SALT, commitment=commitment, used=[BOB.handle])
+    assert [found.release for found in run.findings()] == ["run/2"]
+
+
 def test_consent_given_to_another_recipient_does_not_count() -> None:
     assert denied(walk(GRANTS, recipient="somebody-else"), BOB) == {Reason.PURPOSE: 1}
 
@@ -404,6 +412,25 @@ def test_an_erasure_must_name_its_own_tombstone(place: int) -> None:
     assert walk(lane).lane.places[Fault.TOMBSTONE] == (1,)
 
 
+def test_a_tombstone_itself_is_never_erased() -> None:
+    lane = [*GRANTS, tombstone_for(GRANTS, 0)]
+    lane[0] = replace(lane[0], shown=(3, None))
+    lane = [*lane[:3], replace(lane[3], shown=(4, None)), tombstone_for(lane, 3)]
+    assert walk(lane).lane.places[Fault.KIND] == (3,)
+
+
+def test_a_tombstone_of_the_prefix_is_not_one_from_after_the_run() -> None:
+    """Else a subject erased before the run could pass for one who was erased since."""
+    lane = [*GRANTS, tombstone_for(GRANTS, 0)]
+    tree = TreeHead(leaf_hash(line.leaf) for line in lane)
+    envelope = lane[3].shown
+    assert isinstance(envelope, bytes)
+    late = LateTombstone(envelope, tuple(inclusion_proof(tree, 3, 4)))
+    run = walk([replace(lane[0], shown=(3, late)), *lane[1:]], later=head_of(lane))
+    assert run.lane.places[Fault.TOMBSTONE] == (0,)
+    assert run.lane.erased_since == 0
+
+
 def test_one_tombstone_erases_one_entry() -> None:
     lane = [*GRANTS, tombstone_for(GRANTS, 0)]
     lane[:2] = [replace(line, shown=(3, None)) for line in lane[:2]]
@@ -545,8 +572,23 @@ def test_a_record_that_the_links_shown_set_aside_is_caught_by_its_receipt() -> N
         assert walk(lane, links=links).lane.adds_up
         caught = walk(lane, links=links, receipts=[receipt_of(lane, 3)])
         assert caught.lane.places == {Fault.IGNORED: (3,)}
-    early = walk(lane, links=[ALICE.link(at_size=4)], receipts=[receipt_of(lane, 3)])
-    assert early.lane.adds_up
+    again = [*lane, written(ALICE, record(ALICE, grant()), "sealed again")]
+    moved = [ALICE.link(at_size=4), BOB.link()]
+    hidden = walk(again, links=moved)
+    assert hidden.lane.adds_up  # the old grant, logged again, and a link said to be younger than the withdrawal
+    assert denied(hidden, ALICE) == {}
+    assert walk(again, links=moved, receipts=[receipt_of(lane, 3)]).lane.places == {Fault.IGNORED: (3,)}
+
+
+def test_a_withdrawal_erased_alone_is_caught_by_its_receipt_only() -> None:
+    honest = [*GRANTS, WITHDRAWAL]
+    lane = [*GRANTS, replace(WITHDRAWAL, shown=(4, None)), tombstone_for(honest, 3)]
+    hidden = walk(lane)
+    assert hidden.lane.adds_up
+    assert denied(hidden, ALICE) == {}
+    receipts = [receipt_of(honest, 3)]
+    assert walk(lane, receipts=receipts).lane.places == {Fault.SINGLED_OUT: (3,)}
+    assert walk(lane, links=[BOB.link()], receipts=receipts).lane.adds_up  # erased as a person: link and all
 
 
 def test_a_receipt_that_opens_nothing_is_refused() -> None:
