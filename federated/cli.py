@@ -77,7 +77,7 @@ def main() -> NoReturn:
         fedcredit(standalone_mode=False)
     except click.exceptions.Abort:
         click.echo(
-            "Stopped. Nothing half-written is left. A demo starts anew; `train` repeats what was released.", err=True
+            "Stopped. Nothing half-written is left: the same command starts anew, or goes on where it was.", err=True
         )
         sys.exit(130)
     except click.ClickException as error:

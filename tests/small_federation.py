@@ -6,6 +6,7 @@ from pathlib import Path
 from experiments.federation import Federation, PublicData
 from experiments.people import populate
 from experiments.plans import default_plan
+from experiments.registry_place import IN_PROCESS, RegistryPlace
 from experiments.session import Session
 from server.registry.store import Registry
 
@@ -23,6 +24,7 @@ def small_federation(
     everybody_agrees: bool = False,
     epsilon: float = 1.0,
     steps: int = 2,
+    place: RegistryPlace = IN_PROCESS,
 ) -> tuple[Federation, Registry]:
     """The federation in `directory`, which must not exist yet, and its open registry; the caller closes that.
 
@@ -33,7 +35,7 @@ def small_federation(
     data = PublicData.load(DATA / "schema.toml", DATA / "data.csv.gz")
     data = replace(data, lines=data.lines[:people])
     population = populate(data.outcome(), holders, everybody_agrees=everybody_agrees)
-    federation = Federation(directory, data, population, seed=seed, at=at, fewest_people=FEWEST_PEOPLE)
+    federation = Federation(directory, data, population, seed=seed, at=at, fewest_people=FEWEST_PEOPLE, registry=place)
     federation.write_parties()
     registry = federation.open_registry()
     with Session(directory, lambda: at, registry) as session:

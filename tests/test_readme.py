@@ -30,8 +30,13 @@ ELSEWHERE = {
 }
 
 
+WALK = re.search(r"## Say yes, say no, look it up\n.*?(?=\n## )", README, flags=re.DOTALL)
+"""Its commands are run in order by tests/test_readme_consent.py."""
+
+
 def _commands() -> list[str]:
-    blocks = re.findall(r"```console\n(.*?)```", README, flags=re.DOTALL)
+    assert WALK is not None
+    blocks = re.findall(r"```console\n(.*?)```", README.replace(WALK.group(), ""), flags=re.DOTALL)
     lines = "".join(blocks).replace("\\\n", "").splitlines()
     return [re.sub(r"\s+", " ", line.removeprefix("$ ")) for line in lines if line.startswith("$ ")]
 

@@ -44,6 +44,19 @@ def init(
     click.echo(f"next: look through {directory / SETTINGS_FILE}, then: fedcredit registry serve {directory}", err=True)
 
 
+@registry.command(epilog="Example: fedcredit registry lane registry aster-bank=$IDENTITY_HEX")
+@_directory
+@click.argument("lane", metavar="NAME=HEX")
+def lane(directory: Path, lane: str) -> None:
+    """Give a data holder a lane at the registry in DIRECTORY: its name, and the identity key that it told you.
+
+    Compare the key's fingerprint by telephone first. A registry that is serving takes it up when it is started again.
+    """
+    from server.registry.setup import add_lane
+
+    click.echo(f"lane {add_lane(directory, lane)} is there; start the registry again if it is serving")
+
+
 @registry.command(epilog="Example: fedcredit registry serve registry")
 @_directory
 def serve(directory: Path) -> None:

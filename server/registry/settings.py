@@ -139,9 +139,7 @@ def is_loopback(host: str) -> bool:
 
 def settings_text(settings: RegistrySettings) -> str:
     """The commented file that `load_settings` reads back as `settings`."""
-    lanes = "".join(
-        f'\n[lanes."{lane}"]\nidentity = "{entry.identity}"\n' for lane, entry in sorted(settings.lanes.items())
-    )
+    lanes = "".join("\n" + lane_text(lane, entry) for lane, entry in sorted(settings.lanes.items()))
     return f"""\
 # The consent registry's settings. Every key is needed; none has a default. Restart the registry after a change.
 version = 1
@@ -171,6 +169,11 @@ burst = {settings.limits.burst}
 # identity = "64 hexadecimal digits"
 [lanes]
 {lanes}"""
+
+
+def lane_text(lane: str, entry: LaneSettings) -> str:
+    """One lane's table, as it stands at the end of the settings file."""
+    return f'[lanes."{lane}"]\nidentity = "{entry.identity}"\n'
 
 
 def _quoted(text: str) -> str:

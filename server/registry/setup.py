@@ -19,6 +19,7 @@ from server.registry.settings import (
     RegistrySettings,
     database_in,
     is_loopback,
+    lane_text,
     load_settings,
     settings_text,
 )
@@ -76,6 +77,26 @@ def make_home(
     # It may hold the database's password.
     write_whole(directory / SETTINGS_FILE, settings_text(settings).encode(), secret=True)
     return Home(directory, load_settings(directory / SETTINGS_FILE))
+
+
+def add_lane(directory: Path, lane: str) -> str:
+    """Give a data holder a lane (`lane` is NAME=HEX) at the registry in `directory`; returns its name.
+
+    The settings file keeps its comments. UsageError for a text that is no lane, or a name that has another key.
+    """
+    path = directory / SETTINGS_FILE
+    name, entry = _lane(lane)
+    known = load_settings(path).lanes.get(name)
+    if known == entry:
+        return name
+    if known is not None:
+        raise UsageError(
+            f"{SETTINGS_FILE} has lane {name} with another identity key. Compare both with the data holder; whoever "
+            "changes the key by hand in the file takes the lane away from the one who has it."
+        )
+    text = path.read_text(encoding="utf-8").rstrip("\n") + f"\n\n{lane_text(name, entry)}"
+    write_whole(path, text.encode(), secret=True)
+    return name
 
 
 def _lane(text: str) -> tuple[str, LaneSettings]:

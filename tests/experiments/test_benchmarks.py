@@ -226,10 +226,13 @@ def test_the_group_alone_runs_everything(monkeypatch: pytest.MonkeyPatch, tmp_pa
     def measure(out: Path, quiet: bool) -> list[BenchRow]:
         return [row(0.5, 0.8)]
 
-    monkeypatch.setitem(bench_cli.BENCHMARKS, "accuracy", measure)
+    for name in bench_cli.BENCHMARKS:
+        monkeypatch.setitem(bench_cli.BENCHMARKS, name, measure)
     done = CliRunner().invoke(bench_cli.bench, ["--out", str(tmp_path), "--json"])
     assert done.exit_code == 0, done.output
-    assert [told["met"] for told in json.loads(done.stdout)["accuracy"]] == [False]
+    told = json.loads(done.stdout)
+    assert sorted(told) == ["accuracy", "consent"]
+    assert [[row["met"] for row in rows] for rows in told.values()] == [[False], [False]]
 
 
 def test_help_has_an_example_and_options_in_the_wrong_place_are_told() -> None:

@@ -7,16 +7,17 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from clients.holder import gate as gate_module
+from clients.holder import node as node_module
+from clients.holder.gate import Decisions, Question
 from experiments.demo import DemoSettings, run_demo
 from experiments.demo_cli import WRITTEN, _Bars, replacing
 from experiments.report.figures import report_json
 from experiments.report.page import write_report
 from experiments.report.values import DemoResult
-from privacy.consent.gate import Allow
-from privacy.consent.record import TrainingBudget
+from privacy.consent.projection import ALLOW
 from privacy.errors import RefusalError, UsageError
 from server.rounds import no_progress
 from tests.experiments.small_table import SCHEMA, small_table
@@ -97,8 +98,11 @@ def test_the_report_goes_where_it_is_told_and_names_no_customer(first: Demo, tmp
 def test_a_gate_that_lets_everybody_in_is_told_by_the_demos_own_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    budget = TrainingBudget(share_milli=1000, eps_milli=8000, delta_log10=-5, window_s=86_400)
-    monkeypatch.setattr(gate_module, "decide", lambda *_, **__: Allow(budget))
+    def open_gate(question: Question) -> Decisions:
+        people = len(question.links)
+        return Decisions(question.links, np.full(people, ALLOW, np.uint8), np.ones(people), np.full(people, np.inf))
+
+    monkeypatch.setattr(node_module, "decide_all", open_gate)
     result = demo(tmp_path, "broken").result
     # Everybody without consent in each of 10 rounds or the measurement, in two runs.
     assert result.consent.rows_used_without_consent is not None

@@ -9,7 +9,7 @@ import pytest
 from privacy.errors import FedcreditError, MalformedError, RefusalError, UsageError
 from server.registry.certificates import self_signed
 from server.registry.settings import Home, is_loopback, load_settings, settings_text
-from server.registry.setup import make_home
+from server.registry.setup import add_lane, make_home
 from tests.registry_process import make_registry
 from tests.server.registry.samples import AT, LANES, settings
 
@@ -112,3 +112,17 @@ def test_a_self_signed_certificate_is_trusted_only_where_it_is_given(tmp_path: P
 def test_loopback() -> None:
     assert all(map(is_loopback, ("127.0.0.1", "127.8.8.8", "::1", "localhost")))
     assert not any(map(is_loopback, ("0.0.0.0", "::", "10.0.0.1", "localhost.example", "")))  # noqa: S104
+
+
+def test_a_lane_is_added_once_and_the_comments_stay(tmp_path: Path) -> None:
+    home = make_registry(tmp_path / "r", LANES)
+    before = (home.directory / "registry.toml").read_text()
+    for _ in range(2):
+        assert add_lane(home.directory, f"oak-bank={bytes(range(32)).hex()}") == "oak-bank"
+    after = (home.directory / "registry.toml").read_text()
+    assert after.startswith(before.rstrip("\n"))
+    assert after.count("oak-bank") == before.count("oak-bank") + 1
+    assert Home.open(home.directory).settings.identities == {**LANES, "oak-bank": bytes(range(32))}
+    with pytest.raises(UsageError, match="another identity"):
+        add_lane(home.directory, f"oak-bank={bytes(32).hex()}")
+    assert (home.directory / "registry.toml").read_text() == after
