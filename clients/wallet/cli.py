@@ -1,6 +1,7 @@
 """`fedcredit wallet`: a person's own side of consent. Making, linking, looking, taking out."""
 
 import json
+import logging
 import re
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,8 @@ def wallet(context: click.Context, directory: Path, passphrase_file: Path | None
 
     The wallet is one file, encrypted under a passphrase. Everything you grant ends by `withdraw`, in one step.
     """
+    # It would log every address that is asked for, the tags of the person's records among them.
+    logging.getLogger("httpx").setLevel(logging.WARNING)
     world = context.obj if isinstance(context.obj, World) else World()
     context.obj = Access(directory.expanduser(), passphrase_file, world)
 
