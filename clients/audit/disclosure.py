@@ -61,9 +61,11 @@ class Disclosure:
         return chain(self.links(), self.releases(), self.entries(), self.used())
 
     def links(self) -> list[LinkLine]:
-        """Every link, ascending by handle: the order of the customers is nobody's business."""
-        links = self.lane.links_by_handle()
-        return [LinkLine(handle, links[handle].public_key, links[handle].linked_at_size) for handle in sorted(links)]
+        """Every link, ended ones too, ascending by handle: the order of the customers is nobody's business."""
+        return [
+            LinkLine(link.handle, link.public_key, link.linked_at_size, link.ended_at_size)
+            for link in self.lane.links_ever()
+        ]
 
     def releases(self) -> list[ReleaseLine]:
         """Every release of the run that was made, ascending by stage."""

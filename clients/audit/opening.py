@@ -1,9 +1,10 @@
 """The file in which a data holder opens one run to an auditor: gzip'd JSON lines, each in canonical form.
 
 The first line is a DSSE envelope signed by the data holder's identity. Its header names the run and holds the SHA-256
-over all lines that follow: every `link`, ascending by handle; every `release`, ascending by stage; every entry of the
-pinned prefix in order (`opened`, `erased`, `tombstone` or `garbage`: the position is the line's place); every `used`
-subject, ascending by handle. No line holds more than handles and keys that are random for this data holder alone.
+over all lines that follow: every `link` that there is or was, ascending by handle and by when it began; every
+`release`, ascending by stage; every entry of the pinned prefix in order (`opened`, `erased`, `tombstone` or `garbage`:
+the position is the line's place); every `used` subject, ascending by handle. No line holds more than handles and keys
+that are random for this data holder alone.
 """
 
 from typing import Annotated, Final, Literal, assert_never, cast
@@ -52,11 +53,12 @@ class _Line(Struct, frozen=True, forbid_unknown_fields=True, tag_field="kind", g
 
 
 class LinkLine(_Line, frozen=True, tag="link", gc=False):
-    """A subject whose records counted, with the key that signs them, from that size of the lane on."""
+    """A subject whose records count, with the key that signs them: from that size of the lane on, and up to its end."""
 
     handle: Handle
     public_key: PublicKey
     linked_at_size: Position
+    ended_at_size: Position | None
 
 
 class ReleaseLine(_Line, frozen=True, tag="release", gc=False):

@@ -40,7 +40,7 @@ from privacy.consent.view import Link
 from privacy.errors import MalformedError, RefusalCode, RefusalError, TamperingError
 
 Kind = TypeVar("Kind", bound=Line)
-Ordered = TypeVar("Ordered", bytes, int)
+Ordered = TypeVar("Ordered", bytes, int, tuple[bytes, int])
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,8 +71,10 @@ class Audit:
         self._check_run()
         terms = self._terms()
         lines = _InOrder(self.opening.lines())
-        links = [Link(line.handle, line.public_key, line.linked_at_size) for line in lines.of(LinkLine)]
-        _require_ascending([link.handle for link in links])
+        links = [
+            Link(line.handle, line.public_key, line.linked_at_size, line.ended_at_size) for line in lines.of(LinkLine)
+        ]
+        _require_ascending([(link.handle, link.linked_at_size) for link in links])
         made = list(lines.of(ReleaseLine))
         _require_ascending([line.stage for line in made])
         lane = LaneReplay(terms, links, map(self._witnessed, self.receipts))

@@ -89,6 +89,7 @@ class AuditReport:
                 "tombstones": lane.tombstones,
                 "conflicts": lane.conflicts,
                 "links": lane.links,
+                "linked_twice": lane.linked_twice,
                 "subjects": lane.subjects,
                 "faults": [
                     {"fault": fault.name.lower(), "count": lane.faults[fault], "positions": list(lane.places[fault])}
@@ -119,6 +120,8 @@ def _lane_complaints(lane: LaneFindings) -> Iterator[str]:
         yield f"lane: {lane.shown.size:,} entries are shown and the run was pinned to {lane.pinned.size:,}"
     elif lane.shown != lane.pinned:
         yield "lane: the entries shown do not hash to the pinned root; one was left out, added, changed or moved"
+    if lane.linked_twice:
+        yield f"links: subjects linked twice for the same entries, of whom no record counts: {lane.linked_twice:,}"
     for fault in Fault:
         places = lane.places.get(fault, ())
         yield from (f"entry {place}: {fault.value}" for place in places)

@@ -130,9 +130,8 @@ def link_answer(desk: Desk, data: bytes, *, replace: bool, at: int) -> Linked:
             RefusalCode.CONSENT,
         )
     else:
-        # A crash between the two leaves the customer unlinked, so nothing is used; the same answer finishes it.
-        desk.lane.unlink(pending.customer)
-        desk.lane.link({pending.customer: Link(handle, key, desk.lane.head.size)})
+        # From the lane's size now, not the offer's: the old key's link lasted until now, and two never overlap.
+        desk.lane.replace_key(pending.customer, key)
         done = Linked.REPLACED
     # Last: an answer whose link was not stored must stay good.
     desk.book.drop_offers(pending.customer)

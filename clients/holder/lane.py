@@ -12,7 +12,6 @@ together.
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
-from itertools import islice
 from pathlib import Path
 from typing import Final, TypeVar, cast
 
@@ -21,6 +20,7 @@ from clients.holder.lane_base import Change
 from clients.holder.lane_check import LaneOpening, extends, openings
 from clients.holder.lane_direct import SideDoor, direct_tops
 from clients.holder.lane_epochs import require_newest
+from clients.holder.lane_links import Links, paged
 from clients.holder.lane_session import LaneSession
 from clients.holder.lane_standings import PAGE, Standing, Standings, Top, newer
 from clients.holder.lane_sync import BATCH, Download, LaneSource, download_into, empty_row, unmatched
@@ -33,7 +33,7 @@ from privacy.consent.projection import Projection
 from privacy.consent.record import Purpose
 from privacy.consent.submission import Submission
 from privacy.consent.view import LaneView, Link
-from privacy.errors import MalformedError, RefusalError, TamperingError, UsageError
+from privacy.errors import MalformedError, RefusalError, TamperingError
 
 __all__ = ["Kind", "LaneCopy", "LaneOpening", "LaneSource"]
 
@@ -57,8 +57,8 @@ class LaneCopy:
         self._reader = Reader(self._name, keys.lane_keys, keys.identity.public, storage_key)
         self._session = LaneSession(path, RowSeal(storage_key))
         self._base = self._session.base
-        self._standings = Standings(self._base)
-        self._door = SideDoor(self._base, self._standings, self._reader)
+        self._links, self._standings = Links(self._base), Standings(self._base)
+        self._door = SideDoor(self._base, self._links, self._standings, self._reader)
         self._told = self.synced_at
         self._kept: dict[object, object] = {}
         self._settled: set[int] = set()  # shorter prefixes in which every newest record was checked
@@ -123,34 +123,39 @@ class LaneCopy:
         What they wrote before counts from now on, if it is not from before the size of their link. RefusalError if a
         customer or a handle is tied already.
         """
-        rows = [(customer, link.handle, link.public_key, link.linked_at_size) for customer, link in links.items()]
-        with self._opener(min(len(rows), self.head.size)) as opener, self._session.changing(standings=True) as change:
-            change.insert("links", rows)
+        with self._opener(min(len(links), self.head.size)) as opener, self._session.changing(standings=True) as change:
+            self._links.tie(change, links)
             self._settle(change, change.head.size, list(links.values()), opener)
 
-    def unlink(self, customer: str) -> bytes:
-        """Untie one customer; returns the handle. The records stay, and count for nothing. UsageError if not linked."""
+    def replace_key(self, customer: str, public_key: bytes) -> None:
+        """End a customer's link and begin one to another key, from the next entry on; both or neither.
+
+        At once nothing that the old key signed counts, also in a run that is under way. UsageError if not linked.
+        """
         with self._session.changing(standings=True) as change:
-            removed = change.remove("links", "customer = ?", customer)
-            if not removed:
-                raise UsageError("This customer is not linked here. Give the number of one who is.")
-            handle: bytes = removed[0][1]
-            change.remove("direct", "handle = ?", handle)
-        return handle
+            handle = self._links.untie(change, customer)
+            self._links.tie(change, {customer: Link(handle, public_key, change.head.size)})
+
+    def unlink(self, customer: str) -> bytes:
+        """End one customer's link; returns the handle. The records stay, and let nobody be used. UsageError if none."""
+        with self._session.changing(standings=True) as change:
+            return self._links.untie(change, customer)
 
     def forget(self, handle: bytes) -> list[int]:
-        """Erase a person: link, records, uses. Returns the positions of the records, each to be tombstoned.
+        """Erase a person: links, ended ones too, records, uses. Returns the positions of the records, to be tombstoned.
 
         The leaves stay, so the lane still hashes to its heads. `forgotten` returns what still lacks its tombstone.
         """
+        positions: list[int] = []
         with self._session.changing(standings=True) as change:
-            for table in ("links", "direct", "uses"):
-                change.remove(table, "handle = ?", handle)
-            rows = self._base.rows("entries", "WHERE handle = ? ORDER BY position", handle)
-            for row in rows:
-                empty_row(self._base, row[0], row[1], Kind.FORGOTTEN, None)
+            for one in self._links.destroy(change, handle):
+                for table in ("direct", "uses"):
+                    change.remove(table, "handle = ?", one)
+                for row in self._base.rows("entries", "WHERE handle = ?", one):
+                    empty_row(self._base, row[0], row[1], Kind.FORGOTTEN, None)
+                    positions.append(row[0])
         self._session.shred()
-        return [row[0] for row in rows]
+        return sorted(positions)
 
     def forgotten(self) -> list[int]:
         """Positions of what was forgotten here, and whose tombstone is not in the lane as it was synced last."""
@@ -168,29 +173,36 @@ class LaneCopy:
             return self._door.take(change, submission, at=at)
 
     def view(self, head: Head | None = None) -> LaneView:
-        """Every subject's standing at `head`, or at the newest one accepted; directly taken records apart.
+        """Every subject's standing now, or as it was at `head`; directly taken records apart.
 
-        TamperingError if this lane does not extend `head`.
+        Now, only the links of today count. At `head`, those count that were in force in that prefix, see
+        `links_in_force`: it says what an auditor's replay says. TamperingError if this lane does not extend `head`.
         """
-        return self._once(head, "view", lambda at: LaneView(at, dict(self._all(at.size, direct=False))))
+
+        def compute(at: Head) -> LaneView:
+            links = self._links.today() if head is None else self._links.at(at.size)
+            return LaneView(at, dict(self._all(links, at.size, direct=False)))
+
+        return self._once(head, "now" if head is None else "then", compute)
 
     def projection(
         self, head: Head | None = None, *, purpose: Purpose, recipient: str, categories: frozenset[str],
         direct: bool = False,
     ) -> Projection:  # fmt: skip
-        """What the gate needs of everybody's standing at `head` (see `view`), with directly taken records or without.
+        """What the gate needs of everybody's standing at `head`, with directly taken records or without.
 
-        A record can be taken directly only to restrict: ask without them, too.
+        By the links of today alone: whoever has another key since has no standing at an older head, so that no ended
+        key lets anybody in. A record can be taken directly only to restrict: ask without them, too.
         """
 
         def compute(at: Head) -> Projection:
-            standings = self._all(at.size, direct=direct)
+            standings = self._all(self._links.today(), at.size, direct=direct)
             return Projection.of(standings, purpose=purpose, recipient=recipient, categories=categories)
 
         return self._once(head, (purpose, recipient, categories, direct), compute)
 
     def standings(self, head: Head | None = None, *, direct: bool = False) -> Iterator[tuple[bytes, Standing]]:
-        """Handle and standing of everybody who has one at `head` (see `view`), ascending by handle, a few at a time."""
+        """Handle and standing at `head` of everybody who has one, by the links of today, ascending, a few at a time."""
         at = self.head if head is None else head
         with self._session.reading():
             self._require(at)
@@ -198,17 +210,17 @@ class LaneCopy:
         last = b""
         while True:
             with self._session.reading():
-                rows = self._base.rows("links", "WHERE handle > ? ORDER BY handle LIMIT ?", last, PAGE)
-                found = list(self._of([Link(*row[1:]) for row in rows], at.size, over))
-            if not rows:
+                links = self._links.after(last, PAGE)
+                found = list(self._of(links, at.size, over))
+            if not links:
                 return
             yield from found
-            last = rows[-1][1]
+            last = links[-1].handle
 
     def standing(self, handle: bytes, *, direct: bool = True) -> Standing | None:
         """What a subject wants by the newest record known, with directly taken ones or without; None if none is."""
         with self._session.reading():
-            links = [Link(*row[1:]) for row in self._base.rows("links", "WHERE handle = ?", handle)]
+            links = self._links.of([handle])
             over = direct_tops(self._base, handle) if direct else {}
             found = dict(self._of(links, self.head.size, over))
         return found.get(handle)
@@ -234,18 +246,23 @@ class LaneCopy:
         return self.opening(position).leaf
 
     def links(self) -> dict[str, bytes]:
-        """Customer number to handle; TamperingError if a link was edited or is gone."""
+        """Customer number to handle, of today's links; TamperingError if a link was edited or is gone."""
         return {customer: handle for customer, handle, _, _ in self._linked()}
 
     def links_by_handle(self) -> dict[bytes, Link]:
-        """Handle to link; TamperingError if a link was edited or is gone."""
+        """Handle to link, of today's links; TamperingError if a link was edited or is gone."""
         return {handle: Link(handle, key, size) for _, handle, key, size in self._linked()}
+
+    def links_ever(self) -> list[Link]:
+        """Every link, ended ones too, ascending by handle and by when it began; TamperingError as `links`."""
+        with self._session.reading():
+            return list(self._links.ever())
 
     def public_key_of(self, handle: bytes) -> bytes | None:
         """The linked person's public key, or None; TamperingError if the link was edited."""
         with self._session.reading():
-            rows = self._base.rows("links", "WHERE handle = ?", handle)
-        return rows[0][2] if rows else None
+            links = self._links.of([handle])
+        return links[0].public_key if links else None
 
     def keep_run(self, name: str, accepted: bytes) -> None:
         """Remember a run that was joined; the same run again changes nothing."""
@@ -300,7 +317,8 @@ class LaneCopy:
                 return 0
             change.tree = tree = self._session.tree.copy()
             subjects = download_into(self._base, change, download, tree, opener)
-            self._settle(change, head.size, None if subjects is None else self._links_of(subjects), opener)
+            links = None if subjects is None else self._links.of(subjects)
+            self._settle(change, head.size, links, opener)
             change.insert("heads", [(head.size, head.root)])
             first, change.head, change.at = change.head.size, head, at
         return head.size - first
@@ -310,14 +328,9 @@ class LaneCopy:
             return ManyProcesses(self._reader)
         return nullcontext(OwnProcess(self._reader))
 
-    def _links_of(self, subjects: Iterable[bytes]) -> list[Link]:
-        return [Link(*row[1:]) for subject in subjects for row in self._base.rows("links", "WHERE handle = ?", subject)]
-
     def _settle(self, change: Change, size: int, links: Iterable[Link] | None, opener: Opener) -> None:
         """Check the newest records of these linked subjects, or of all, in the first `size` entries."""
-        if links is None:
-            links = (Link(*row[1:]) for row in self._base.whole("links"))
-        for page in _pages(links):
+        for page in paged(self._links.today() if links is None else links, PAGE):
             _, verdicts = self._standings.of(page, size, opener.signed)
             change.judge(verdicts)
 
@@ -325,7 +338,7 @@ class LaneCopy:
         """Remember what is checked for an older prefix: the next who is pinned to it need not check it again."""
         if size == self.head.size or size in self._settled:
             return
-        for page in _pages(self.links_by_handle().values()):
+        for page in paged(self.links_by_handle().values(), PAGE):
             with self._session.reading():
                 _, verdicts = self._standings.of(page, size, signed)
             # Somebody else may be writing for a while; then it is checked again, and nothing else is lost.
@@ -335,10 +348,9 @@ class LaneCopy:
                         change.judge(verdicts)
         self._settled.add(size)
 
-    def _all(self, size: int, *, direct: bool) -> Iterator[tuple[bytes, Standing]]:
+    def _all(self, links: Iterable[Link], size: int, *, direct: bool) -> Iterator[tuple[bytes, Standing]]:
         over = direct_tops(self._base) if direct else {}
-        links = (Link(*row[1:]) for row in self._base.whole("links", "ORDER BY handle"))
-        for page in _pages(links):
+        for page in paged(links, PAGE):
             yield from self._of(page, size, over)
 
     def _of(self, links: Sequence[Link], size: int, over: Mapping[bytes, Top]) -> Iterator[tuple[bytes, Standing]]:
@@ -383,9 +395,3 @@ class LaneCopy:
                 "histories exist. Keep both checkpoints, use nobody's rows, and tell the registry's operator and "
                 "the auditor."
             )
-
-
-def _pages(links: Iterable[Link]) -> Iterator[Sequence[Link]]:
-    waiting = iter(links)
-    while page := tuple(islice(waiting, PAGE)):
-        yield page

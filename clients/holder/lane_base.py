@@ -1,8 +1,8 @@
 """The lane copy's database: its tables, whole transactions, rows with keyed digests, and a tally of what may not go.
 
-Every row carries a keyed digest, so that an edited one is noticed when it is read. Links, uses, runs and directly
-taken records are also counted in a tally, so that a deleted one is noticed when its table is read whole. Heads and
-verdicts can be computed again from the entries: losing one costs time and nothing else.
+Every row carries a keyed digest, so that an edited one is noticed when it is read. Links, ended links, uses,
+runs and directly taken records are also counted in a tally, so that a deleted one is noticed when its table is read
+whole. Heads and verdicts can be computed again from the entries: losing one costs time and nothing else.
 """
 
 import sqlite3
@@ -19,7 +19,7 @@ from privacy.errors import RefusalCode, RefusalError, TamperingError
 
 Row = tuple[Any, ...]
 
-_FORMAT: Final = 2
+_FORMAT: Final = 3
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS state (
     one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL, root BLOB NOT NULL, at INTEGER NOT NULL,
@@ -39,6 +39,11 @@ CREATE TABLE IF NOT EXISTS links (
     customer TEXT PRIMARY KEY, handle BLOB NOT NULL UNIQUE, public_key BLOB NOT NULL, linked_at_size INTEGER NOT NULL,
     mac BLOB NOT NULL
 ) STRICT;
+CREATE TABLE IF NOT EXISTS ended_links (
+    customer TEXT NOT NULL, handle BLOB NOT NULL, public_key BLOB NOT NULL, linked_at_size INTEGER NOT NULL,
+    ended_at_size INTEGER NOT NULL, mac BLOB NOT NULL, PRIMARY KEY (handle, linked_at_size)
+) STRICT, WITHOUT ROWID;
+CREATE INDEX IF NOT EXISTS ended_of ON ended_links (customer);
 CREATE TABLE IF NOT EXISTS uses (
     handle BLOB NOT NULL, recipient TEXT NOT NULL, nonce TEXT NOT NULL, at INTEGER NOT NULL, mac BLOB NOT NULL,
     PRIMARY KEY (handle, recipient, nonce)
@@ -56,12 +61,13 @@ COLUMNS: Final = {
     "verdicts": "position, good, link",
     "heads": "size, root",
     "links": "customer, handle, public_key, linked_at_size",
+    "ended_links": "customer, handle, public_key, linked_at_size, ended_at_size",
     "uses": "handle, recipient, nonce, at",
     "runs": "name, accepted",
     "direct": "leaf, handle, seq, payload, signature, rho, at",
     "ledger_head": "size, digest",
 }
-TALLIED: Final = ("links", "uses", "runs", "direct", "ledger_head")
+TALLIED: Final = ("links", "ended_links", "uses", "runs", "direct", "ledger_head")
 _TALLY_BYTES: Final = 40
 _FETCHED: Final = 1024  # rows at a time: what is read as a stream never lies in memory whole
 

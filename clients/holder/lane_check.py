@@ -45,7 +45,7 @@ def verify_all(base: LaneBase, head_file: HeadFile) -> Frontier:
     for _ in base.stream("verdicts"):
         pass
     # The ledger's head is read by whoever opens the ledger, and nobody opens it without.
-    for table in ("links", "uses", "runs", "direct"):
+    for table in ("links", "ended_links", "uses", "runs", "direct"):
         for _ in base.whole(table):
             pass
     return tree

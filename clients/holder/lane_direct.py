@@ -6,10 +6,10 @@ They lie over the lane and can only restrict: whoever asks must also ask the lan
 import hashlib
 
 from clients.holder.lane_base import Change, LaneBase
+from clients.holder.lane_links import Links
 from clients.holder.lane_standings import Standings, Top, newer
 from clients.holder.opener import Claim, Reader, signed
 from privacy.consent.submission import Submission
-from privacy.consent.view import Link
 from privacy.errors import RefusalCode, RefusalError
 
 
@@ -25,8 +25,8 @@ def direct_tops(base: LaneBase, handle: bytes | None = None) -> dict[bytes, Top]
 class SideDoor:
     """Takes a sealed record straight from a person, verified as if it were the lane's next entry."""
 
-    def __init__(self, base: LaneBase, standings: Standings, reader: Reader) -> None:
-        self._base, self._standings, self._reader = base, standings, reader
+    def __init__(self, base: LaneBase, links: Links, standings: Standings, reader: Reader) -> None:
+        self._base, self._links, self._standings, self._reader = base, links, standings, reader
 
     def take(self, change: Change, submission: Submission, *, at: int) -> bool:
         """Keep the record if it says something new; False if it does not.
@@ -41,7 +41,7 @@ class SideDoor:
         if opened is None or found is None:
             raise _nobodys()
         handle, seq = found
-        links = [Link(*row[1:]) for row in self._base.rows("links", "WHERE handle = ?", handle)]
+        links = self._links.of([handle])
         # The next entry of the lane comes after every link, also after one to a head that is not synced yet.
         if not links or signed([Claim(opened.payload, opened.signature, links[0].linked_at_size, links[0])]) != [True]:
             raise _nobodys()

@@ -54,7 +54,7 @@ class Replay:
             categories=self.categories,
             policy=GatePolicy(clock_skew_s=self.settings.policy.clock_skew_s),
         )
-        replay = LaneReplay(terms, self.lane.links_by_handle().values())
+        replay = LaneReplay(terms, self.lane.links_ever())
         for line in shown.entries():
             show(line, replay)
         judge = replay.close()

@@ -8,6 +8,7 @@ of releases are told; handles and keys never are.
 No data holder can show that a ciphertext does not open without giving its key away, nor of whom a record was that it
 erased. So an entry said to be garbage is believed unless somebody's receipt opens it, and an erased one unless a
 receipt shows that its subject is still linked: erasing a withdrawal alone would bring the grant before it back.
+Nor can one show that a person did link another wallet: see `privacy.consent.audit_links`.
 """
 
 import hmac
@@ -17,6 +18,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
 
+from privacy.consent.audit_links import ShownLinks
 from privacy.consent.commitment import commit_to_subjects
 from privacy.consent.gate import Deny, GatePolicy, Interval, Reason, decide
 from privacy.consent.lane import Head, Stub, TombstoneStub, parse_leaf
@@ -25,7 +27,7 @@ from privacy.consent.merkle import Frontier, leaf_hash, verify_inclusion
 from privacy.consent.record import ConsentRecord, Purpose, parse_record
 from privacy.consent.sealing import Opened, commitment_of
 from privacy.consent.tombstone import read_tombstone, tombstone_stub
-from privacy.consent.view import Conflict, Entry, LaneView, Link, Unsealed, erasure, is_from
+from privacy.consent.view import Conflict, Entry, LaneView, Link, Unsealed, erasure
 from privacy.errors import FedcreditError, MalformedError, TamperingError
 
 MOST_NAMED: Final = 100
@@ -44,6 +46,7 @@ class Fault(StrEnum):
     SINGLED_OUT = "it was erased, and a receipt shows that its subject is still linked"
     OTHER = "a receipt shows another entry at this position"
     IGNORED = "a receipt opens it, and by the links shown it counts for nothing"
+    ENDED = "a receipt opens it, and it is said to be by a key whose link had ended; ask whether the person ended it"
 
 
 class Aside(StrEnum):
@@ -53,6 +56,7 @@ class Aside(StrEnum):
     ELSEWHERE = "for another data holder or key epoch"
     UNLINKED = "of a subject who is not linked"
     BEFORE_LINK = "from before its subject was linked"
+    ENDED = "by a key whose link had ended"
     SIGNATURE = "not signed by its subject's linked key"
 
 
@@ -97,15 +101,16 @@ class LaneFindings:
     erased_since: int
     tombstones: int
     conflicts: int
-    links: int
+    links: int  # in force in the pinned prefix
+    linked_twice: int  # subjects with two links for the same entries; none of theirs counts
     subjects: int  # with a record that counts
     faults: Mapping[Fault, int]
     places: Mapping[Fault, tuple[int, ...]]
 
     @property
     def adds_up(self) -> bool:
-        """Whether every entry of the pinned prefix was shown, and each as what it is."""
-        return self.shown == self.pinned and not self.faults
+        """Whether every entry of the pinned prefix was shown, each as what it is, and nobody is linked twice."""
+        return self.shown == self.pinned and not self.faults and not self.linked_twice
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,14 +151,9 @@ class LaneReplay:
     """Takes every entry of a lane's prefix in order, from the first; memory grows with subjects, not with entries."""
 
     def __init__(self, terms: Terms, links: Iterable[Link], receipts: Iterable[Shown] = ()) -> None:
-        """MalformedError if a handle is linked twice, or a receipt does not open the entry that it shows."""
+        """`links` are all there are and were. MalformedError if a receipt does not open the entry that it shows."""
         self._terms = terms
-        self._links: dict[bytes, Link] = {}
-        for link in links:
-            if self._links.setdefault(link.handle, link) is not link:
-                raise MalformedError(
-                    "a subject is linked twice in what the data holder shows; it must open the run again."
-                )
+        self._links = ShownLinks(links, terms.pinned.size)
         self._receipts: dict[int, list[Shown]] = {}
         for receipt in receipts:
             _require_opens(receipt)
@@ -183,12 +183,17 @@ class LaneReplay:
             self._fault(Fault.OPENING, position)
             return
         record = self._record(stub, position, opened)
+        receipts = self._receipts.get(position, ())
         if isinstance(record, Aside):
             self._aside[record] += 1
-            if self._receipts.get(position):
+            if receipts and record is Aside.ENDED:
+                self._links.hear(parse_record(opened.payload).handle, position, counts=False)
+            elif receipts:
                 self._fault(Fault.IGNORED, position)
             return
         self._counted += 1
+        if receipts:
+            self._links.hear(record.handle, position, counts=True)
         standing = self._standings.get(record.handle)
         if standing is None or record.seq > standing.seq:
             self._standings[record.handle] = record
@@ -244,6 +249,8 @@ class LaneReplay:
         """All entries were shown: the judge of the run's releases."""
         for position, _ in self._claims.values():
             self._fault(Fault.TOMBSTONE, position)
+        for position in self._links.unheard():
+            self._fault(Fault.ENDED, position)
         shown = Head(self._tree.size, self._tree.root)
         findings = LaneFindings(
             pinned=self._terms.pinned,
@@ -255,12 +262,13 @@ class LaneReplay:
             erased_since=self._erased_since,
             tombstones=self._tombstones,
             conflicts=sum(isinstance(standing, Conflict) for standing in self._standings.values()),
-            links=len(self._links),
+            links=len(self._links.in_force),
+            linked_twice=len(self._links.twice),
             subjects=len(self._standings),
             faults=dict(self._faults),
             places={fault: tuple(places) for fault, places in self._places.items()},
         )
-        return RunReplay(self._terms, findings, LaneView(shown, self._standings), self._links)
+        return RunReplay(self._terms, findings, LaneView(shown, self._standings), self._links.in_force)
 
     def _next(self, leaf: bytes) -> tuple[int, Stub | TombstoneStub | None]:
         position = self._tree.size
@@ -280,13 +288,15 @@ class LaneReplay:
             return Aside.UNREADABLE
         if record.aud != self._terms.holder or record.aud_kid != stub.epoch:
             return Aside.ELSEWHERE
-        link = self._links.get(record.handle)
+        unsealed = Unsealed(opened.payload, opened.signature, opened.rho, record)
+        if self._links.counts(unsealed, position):
+            return record
+        if self._links.counted(unsealed, position):
+            return Aside.ENDED
+        link = self._links.in_force.get(record.handle)
         if link is None:
             return Aside.UNLINKED
-        if position < link.linked_at_size:
-            return Aside.BEFORE_LINK
-        unsealed = Unsealed(opened.payload, opened.signature, opened.rho, record)
-        return record if is_from(unsealed, link, position) else Aside.SIGNATURE
+        return Aside.BEFORE_LINK if position < link.linked_at_size else Aside.SIGNATURE
 
     def _is_linked(self, receipt: Shown) -> bool:
         try:

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from privacy.consent.lane import AnyStub, Head, Stub, TombstoneStub
 from privacy.consent.limits import HANDLE_BYTES, KEY_BYTES
@@ -16,18 +17,55 @@ from privacy.errors import MalformedError, TamperingError
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Link:
-    """A data holder's tie to a wallet: random `handle`, the person's `public_key`, the lane's size then."""
+    """A data holder's tie to a wallet: random `handle`, the person's `public_key`, and which lane entries it is for.
+
+    Those from `linked_at_size`, the lane's size when it began, up to `ended_at_size` (exclusive), the lane's size when
+    another key took its place or the person was unlinked; None while it lasts.
+    """
 
     handle: bytes
     public_key: bytes
     linked_at_size: int
+    ended_at_size: int | None = None
 
     def __post_init__(self) -> None:
-        if (len(self.handle), len(self.public_key)) != (HANDLE_BYTES, KEY_BYTES) or self.linked_at_size < 0:
+        ends_first = self.ended_at_size is not None and self.ended_at_size <= self.linked_at_size
+        sizes = len(self.handle), len(self.public_key)
+        if sizes != (HANDLE_BYTES, KEY_BYTES) or self.linked_at_size < 0 or ends_first:
             raise MalformedError(
-                "a link needs a handle of 32 bytes, a key of 32 bytes and a size of at least 0; "
-                "the data holder must link the person again."
+                "a link needs a handle of 32 bytes, a key of 32 bytes, a size of at least 0, and an end after it or "
+                "none; the data holder must link the person again."
             )
+
+
+def links_in_force(links: Iterable[Link], size: int) -> dict[bytes, Link]:
+    """The one link of each handle whose records count in the first `size` entries of a lane, by handle.
+
+    It is the earliest that had not ended by then, one that ends at `size` included. So a prefix says for ever what it
+    said when it was the whole lane and that link was the person's, and in a longer one the key that came next speaks
+    alone: nothing that the ended key signed counts any more.
+    """
+    found: dict[bytes, Link] = {}
+    for link in links:
+        if link.ended_at_size is not None and link.ended_at_size < size:
+            continue
+        known = found.get(link.handle)
+        if known is None or link.linked_at_size < known.linked_at_size:
+            found[link.handle] = link
+    return found
+
+
+def linked_twice(links: Iterable[Link]) -> frozenset[bytes]:
+    """The handles that were linked to two keys, or to one twice, for the same entries: nobody could tell which counts.
+
+    No honest data holder has one: a link begins where the one before has ended, or later.
+    """
+    ordered = sorted(links, key=lambda link: (link.handle, link.linked_at_size))
+    return frozenset(
+        one.handle
+        for one, other in pairwise(ordered)
+        if one.handle == other.handle and (one.ended_at_size is None or one.ended_at_size > other.linked_at_size)
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,9 +195,11 @@ def unseal(entry: Entry, *, keys: Mapping[int, LaneKey], lane: str, holder: str)
 
 
 def is_from(unsealed: Unsealed, link: Link, index: int) -> bool:
-    """Whether the record of lane entry `index` is about `link`'s subject, signed by the linked key since the link."""
-    record = unsealed.record
-    if record.handle != link.handle or index < link.linked_at_size or record.kid != key_id(link.public_key):
+    """Whether the record of lane entry `index` is of `link`'s subject, signed by the linked key while it was linked."""
+    record, end = unsealed.record, link.ended_at_size
+    if index < link.linked_at_size or (end is not None and index >= end):
+        return False
+    if record.handle != link.handle or record.kid != key_id(link.public_key):
         return False
     try:
         verify(link.public_key, PayloadType.CONSENT, unsealed.payload, unsealed.signature)
@@ -191,7 +231,7 @@ def project(
     holder: str,
     links: Mapping[bytes, Link],
 ) -> LaneView:
-    """The view of a whole lane; `links` is keyed by handle. Raises TamperingError, see `check_lane`."""
+    """The view of a whole lane; `links` is keyed by handle, see `links_in_force`. TamperingError, see `check_lane`."""
     erased = check_lane(entries, head, identity=identity, lane=lane)
     # An erased entry stays closed wherever a copy of its ciphertext is left: every copy gives the same view.
     found = (

@@ -205,6 +205,36 @@ def test_a_link_with_another_key_grants_nothing() -> None:
     assert len(found) == 4
 
 
+def test_an_end_that_was_invented_lets_nobody_be_used_and_is_caught_by_a_receipt() -> None:
+    case = usual()
+    victim = used_at(case)
+    ended = each(LinkLine, lambda line: changed(line, ended_at_size=1) if line.handle == victim else line)
+    found = case.found(ended)
+    assert len(found) == 4
+    assert all("1 of" in text and "are not linked" in text for text in found)
+    position, handle = newest_withdrawal(case)
+    hidden = each(LinkLine, lambda line: changed(line, ended_at_size=position + 1) if line.handle == handle else line)
+    assert case.found(hidden) == []
+    (told,) = case.found(hidden, receipts=[case.receipt(position)])
+    assert told.startswith(f"entry {position}: a receipt opens it, and it is said to be by a key whose link had ended")
+
+
+def test_a_subject_linked_twice_is_told() -> None:
+    case = usual()
+    _, handle = newest_withdrawal(case)
+
+    def again(lines: Lines) -> Lines:
+        number = next(n for n, line in enumerate(lines) if isinstance(line, LinkLine) and line.handle == handle)
+        more = changed(lines[number], linked_at_size=1)
+        return [*lines[: number + 1], more, *lines[number + 1 :]]
+
+    assert case.found(again) == ["links: subjects linked twice for the same entries, of whom no record counts: 1"]
+    assert case.audit(case.forged(again)).to_json()["lane"]["linked_twice"] == 1
+    backwards = case.forged(each(LinkLine, lambda line: changed(line, ended_at_size=0)))
+    with pytest.raises(MalformedError):
+        case.audit(backwards)
+
+
 def only(stage: int, text: str) -> list[str]:
     return [f"release RUN/{stage}: {text}"]
 

@@ -16,7 +16,7 @@ from clients.holder.desk import Desk
 from clients.holder.desk_book import DeskBook
 from clients.holder.direct import Taken, take_file
 from clients.holder.erasure import erase, send_tombstones
-from clients.holder.lane import LaneCopy
+from clients.holder.lane_links import Links
 from privacy.consent.canonical import base64url
 from privacy.consent.envelope import peek_envelope, write_envelope
 from privacy.consent.gate import GatePolicy, Interval, Reason
@@ -214,7 +214,7 @@ def test_another_key_needs_the_person_at_the_desk_and_ends_the_old_one(scene: Sc
         assert grants_of(desk, new) == 2
 
 
-def test_a_replacement_that_breaks_off_uses_nobody_and_is_finished_by_the_same_answer(
+def test_a_replacement_that_breaks_off_changes_nothing_and_is_finished_by_the_same_answer(
     scene: Scene, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     person, new = Person("4711"), Person("4711", wallet="new")
@@ -223,12 +223,12 @@ def test_a_replacement_that_breaks_off_uses_nobody_and_is_finished_by_the_same_a
     with scene.desk() as desk:
         answer = new.answer(offer_to(desk, new))
         with monkeypatch.context() as patch:
-            patch.setattr(LaneCopy, "link", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+            patch.setattr(Links, "tie", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))  # the old link has ended
             with pytest.raises(KeyboardInterrupt):
                 link_answer(desk, answer, replace=True, at=AT)
     with scene.desk() as desk:
-        assert desk.lane.links() == {}
-        assert link_answer(desk, answer, replace=False, at=AT) is Linked.NEW
+        assert desk.lane.public_key_of(new.handle) == person.key.public
+        assert link_answer(desk, answer, replace=True, at=AT) is Linked.REPLACED
         assert desk.lane.public_key_of(new.handle) == new.key.public
 
 

@@ -3,7 +3,7 @@
 import sqlite3
 import tempfile
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from hashlib import sha256
 from pathlib import Path
@@ -188,6 +188,64 @@ def test_the_copy_says_of_every_prefix_what_checking_every_record_says(
             lane.close()
 
 
+@settings(max_examples=50, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(
+    things=st.lists(
+        st.builds(
+            Said,
+            person=st.sampled_from((0, 0, 1)),
+            seq=st.integers(1, 4),
+            fault=st.sampled_from(("", "", "another key", "another key", "forged")),
+        ),
+        min_size=6,
+        max_size=12,
+    ),
+    replaced=st.lists(st.tuples(st.integers(0, 12), st.integers(0, 1), st.booleans()), max_size=5),
+    asked=st.permutations(range(13)),
+)
+def test_the_copy_says_of_every_prefix_what_the_links_of_that_time_say(
+    things: list[Said], replaced: list[tuple[int, int, bool]], asked: list[int]
+) -> None:
+    entries = lane_of(things)
+    links = [Link(HANDLES[person], PERSONS[person].public, 0) for person in (0, 1)]
+    with tempfile.TemporaryDirectory() as directory:
+        lane = LaneCopy(Path(directory) / "consent.db", SETTINGS, KEYS)
+        lane.link({str(person): link for person, link in enumerate(links)})
+        ended: list[Link] = []
+        for size, person, back in sorted(replaced):
+            if size > len(entries):
+                continue
+            lane.sync(Source(entries[:size]), at=AT)
+            key = PERSONS[person] if back else OTHER
+            lane.replace_key(str(person), key.public)
+            if links[person].linked_at_size < size:
+                ended.append(replace(links[person], ended_at_size=size))
+            links[person] = Link(HANDLES[person], key.public, size)
+            assert lane.standing(HANDLES[person]) is None  # by nobody's key, for now
+        lane.sync(Source(entries), at=AT)
+        assert set(lane.links_ever()) == {*ended, *links}
+        today = {link.handle: link for link in links}
+        # Another way to say which link is in force: the one that the prefix's last entry falls under.
+        for size in asked:
+            if size > len(entries):
+                continue
+            then = {
+                link.handle: link
+                for link in (*ended, *links)
+                if link.linked_at_size < size <= (size if link.ended_at_size is None else link.ended_at_size)
+            }
+            head = head_of(entries, size)
+            view, expected = lane.view(head), judged(entries, size, then)
+            assert [view.standing(handle) for handle in HANDLES] == [expected.standing(h) for h in HANDLES]
+            of_today = judged(entries, size, today)  # which is all that the gate asks
+            assert dict(lane.standings(head)) == {
+                handle: standing for handle in HANDLES if (standing := of_today.standing(handle)) is not None
+            }
+        newest = judged(entries, len(entries), today)
+        assert [lane.view().standing(handle) for handle in HANDLES] == [newest.standing(h) for h in HANDLES]
+        lane.close()
+
+
 @pytest.fixture
 def copy(tmp_path: Path) -> "Counting":
     return Counting(tmp_path)
@@ -256,7 +314,7 @@ def test_pages_and_batches_of_any_size_give_the_same(
 
 @pytest.mark.parametrize("above", [[], [Said(0, 3, fault="forged")]])
 def test_another_link_judges_anew(copy: Counting, above: list[Said]) -> None:
-    """A verdict says something about one key and one size: unlinked and linked anew, nothing of it is left."""
+    """A verdict says something about one key and one size: linked anew, nothing of it is left."""
     entries = lane_of([Said(0, 1), Said(0, 2), *above])
     lane = copy.lane
     lane.sync(Source(entries), at=AT)
@@ -268,13 +326,12 @@ def test_another_link_judges_anew(copy: Counting, above: list[Said]) -> None:
     assert seq() == 2
     assert lane.unlink("0") == HANDLES[0]
     assert seq() is None
-    lane.link({"0": Link(HANDLES[0], PERSONS[0].public, 2)})
+    lane.link({"0": Link(HANDLES[0], PERSONS[0].public, len(entries))})
     assert seq() is None
     lane.unlink("0")
-    lane.link({"0": Link(HANDLES[0], PERSONS[0].public, 1)})
+    lane.link({"0": Link(HANDLES[0], PERSONS[0].public, 0)})
     assert seq() == 2
-    lane.unlink("0")
-    lane.link({"0": Link(HANDLES[0], OTHER.public, 0)})
+    lane.replace_key("0", OTHER.public)
     assert seq() is None
     lane.close()
 

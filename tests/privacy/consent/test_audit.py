@@ -26,7 +26,7 @@ from privacy.consent.commitment import commit_to_subjects
 from privacy.consent.gate import GatePolicy, Interval, Reason
 from privacy.consent.lane import Head, Stub
 from privacy.consent.merkle import TreeHead, inclusion_proof, leaf_hash
-from privacy.consent.record import ConsentRecord, Purpose, encode_record
+from privacy.consent.record import ConsentRecord, Grant, Purpose, encode_record, key_id
 from privacy.consent.sealing import Opened, commitment_of
 from privacy.consent.signing import PayloadType, SigningKey
 from privacy.consent.tombstone import TombstoneStatement, tombstone_stub, write_tombstone
@@ -360,9 +360,91 @@ def test_a_record_from_before_the_link_does_not_count() -> None:
     assert denied(run, ALICE, BOB) == {Reason.NONE: 1}
 
 
-def test_a_handle_linked_twice_is_refused() -> None:
-    with pytest.raises(MalformedError, match="twice"):
-        walk(GRANTS, links=[ALICE.link(), BOB.link(), ALICE.link(at_size=1)])
+# --- links that have ended
+
+AGAIN = Person("alice with a new wallet")
+
+
+def relinked(end: int, *, later_end: int | None = None) -> list[Link]:
+    """Alice was linked to another key when the lane had `end` entries."""
+    new = Link(ALICE.handle, AGAIN.key.public, end, later_end)
+    return [replace(ALICE.link(), ended_at_size=end), new, BOB.link()]
+
+
+def by_new_key(*grants: Grant, seq: int, name: str) -> Line:
+    return written(AGAIN, record(ALICE, *grants, seq=seq, kid=key_id(AGAIN.key.public)), name)
+
+
+def test_a_prefix_is_judged_by_the_links_of_its_time() -> None:
+    lane = [*GRANTS, by_new_key(grant(), seq=1, name="new"), WITHDRAWAL]
+    allowed = {}
+    for size in range(6):
+        run = walk(lane[:size], links=relinked(3))
+        assert run.lane.adds_up
+        allowed[size] = denied(run, ALICE) == {}
+    # Up to the end the old key counts, from then on the new one alone: what the old one says later is nobody's.
+    assert allowed == {0: False, 1: True, 2: True, 3: True, 4: True, 5: True}
+    assert walk(lane, links=relinked(3)).lane.aside == {Aside.ENDED: 1, Aside.UNLINKED: 1, Aside.SIGNATURE: 1}
+    silent = walk([*GRANTS, rubbish("x")], links=relinked(3))
+    assert denied(silent, ALICE) == {Reason.NONE: 1}
+    assert silent.lane.aside == {Aside.ENDED: 1, Aside.UNLINKED: 1}
+
+
+def test_nobody_whose_link_had_ended_may_be_used() -> None:
+    links = [replace(ALICE.link(), ended_at_size=2), BOB.link()]
+    assert denied(walk(GRANTS[:2], links=links), ALICE) == {}
+    (found,) = judged(walk(GRANTS, links=links), ALICE)
+    assert (found.flaw, found.count) == (Flaw.UNLINKED, 1)
+
+
+def test_two_links_for_the_same_entries_are_a_finding_and_neither_counts() -> None:
+    for links in (
+        [ALICE.link(), BOB.link(), ALICE.link(at_size=1)],
+        [replace(ALICE.link(), ended_at_size=3), Link(ALICE.handle, AGAIN.key.public, 2), BOB.link()],
+        [replace(ALICE.link(), ended_at_size=9), Link(ALICE.handle, AGAIN.key.public, 0, 9), BOB.link()],
+    ):
+        run = walk(GRANTS, links=links)
+        assert (run.lane.linked_twice, run.lane.adds_up, run.lane.links) == (1, False, 1)
+        assert judged(run, BOB) == ()
+        (found,) = judged(run, ALICE)
+        assert found.flaw is Flaw.UNLINKED
+
+
+def test_an_invented_end_that_hides_a_withdrawal_is_caught_by_its_receipt_only() -> None:
+    """The data holder says that Alice took a new wallet, whose key it made itself, after she had withdrawn."""
+    lane = [*GRANTS, WITHDRAWAL, by_new_key(grant(), seq=1, name="invented")]
+    hidden = walk(lane, links=relinked(4))
+    assert hidden.lane.adds_up  # the limit of what an opening can show: see `privacy.consent.audit_links`
+    assert denied(hidden, ALICE) == {}
+    for position in (0, 3):
+        caught = walk(lane, links=relinked(4), receipts=[receipt_of(lane, position), receipt_of(lane, 1)])
+        assert caught.lane.places == {Fault.ENDED: (position,)}
+        assert not caught.lane.adds_up
+
+
+def test_an_end_moved_behind_a_withdrawal_is_caught_by_its_receipt() -> None:
+    """Alice has taken a new wallet and withdrawn with it; her old grant is said to be still in force."""
+    lane = [*GRANTS, by_new_key(seq=1, name="withdrawn")]
+    assert denied(walk(lane, links=relinked(3)), ALICE) == {Reason.PURPOSE: 1}
+    for links in (relinked(4), relinked(5), [ALICE.link(), BOB.link()]):
+        hidden = walk(lane, links=links)
+        assert hidden.lane.adds_up
+        assert denied(hidden, ALICE) == {}
+        assert walk(lane, links=links, receipts=[receipt_of(lane, 3)]).lane.places == {Fault.IGNORED: (3,)}
+    early = [*GRANTS, WITHDRAWAL, by_new_key(grant(), seq=1, name="new")]
+    caught = walk(early, links=relinked(3), receipts=[receipt_of(early, 3)])  # and before one by the old key
+    assert caught.lane.places == {Fault.IGNORED: (3,)}
+
+
+def test_whoever_has_receipts_by_both_keys_accuses_nobody() -> None:
+    lane = [*GRANTS, WITHDRAWAL, by_new_key(grant(), seq=1, name="new")]
+    receipts = [receipt_of(lane, position) for position in (0, 3, 4)]
+    for order in (receipts, receipts[::-1]):
+        run = walk(lane, links=relinked(4), receipts=order)
+        assert run.lane.adds_up
+        assert denied(run, ALICE) == {}
+    others = [receipt_of(lane, position) for position in (1, 3)]  # somebody else's bears nothing out
+    assert walk(lane, links=relinked(4), receipts=others).lane.places == {Fault.ENDED: (3,)}
 
 
 # --- erasure
@@ -589,6 +671,8 @@ def test_a_withdrawal_erased_alone_is_caught_by_its_receipt_only() -> None:
     receipts = [receipt_of(honest, 3)]
     assert walk(lane, receipts=receipts).lane.places == {Fault.SINGLED_OUT: (3,)}
     assert walk(lane, links=[BOB.link()], receipts=receipts).lane.adds_up  # erased as a person: link and all
+    for links in ([replace(ALICE.link(), ended_at_size=1)], [ALICE.link(), ALICE.link(at_size=1)], relinked(4)):
+        assert walk(lane, links=links, receipts=receipts).lane.places == {Fault.SINGLED_OUT: (3,)}
 
 
 def test_a_receipt_that_opens_nothing_is_refused() -> None:

@@ -12,7 +12,17 @@ from privacy.consent.lane import Head, Stub
 from privacy.consent.record import ConsentRecord, Purpose, encode_record
 from privacy.consent.sealing import commitment_of
 from privacy.consent.signing import SMALL_ORDER_ENCODINGS, PayloadType
-from privacy.consent.view import Conflict, Entry, LaneView, Link, is_from, open_entry, unseal
+from privacy.consent.view import (
+    Conflict,
+    Entry,
+    LaneView,
+    Link,
+    is_from,
+    linked_twice,
+    links_in_force,
+    open_entry,
+    unseal,
+)
 from privacy.errors import MalformedError, TamperingError
 from tests.privacy.consent.samples import (
     CATEGORIES,
@@ -117,6 +127,8 @@ def test_unsealing_tells_everything_but_who_signed() -> None:
     assert is_from(genuine, ALICE.link(), 0)
     assert is_from(genuine, ALICE.link(at_size=3), 3)
     assert not is_from(genuine, ALICE.link(at_size=4), 3)
+    assert is_from(genuine, replace(ALICE.link(), ended_at_size=4), 3)
+    assert not is_from(genuine, replace(ALICE.link(), ended_at_size=3), 3)
     assert not is_from(genuine, Link(BOB.handle, ALICE.key.public, 0), 0)
     assert not is_from(genuine, Link(ALICE.handle, BOB.key.public, 0), 0)
 
@@ -387,6 +399,34 @@ def test_arbitrary_ciphertexts_never_crash_the_projection(ciphertext: bytes) -> 
 def test_a_link_of_other_sizes_is_refused(handle: bytes, key: bytes, size: int) -> None:
     with pytest.raises(MalformedError):
         Link(handle, key, size)
+
+
+@pytest.mark.parametrize("end", [-1, 0, 3])
+def test_a_link_ends_after_it_began(end: int) -> None:
+    with pytest.raises(MalformedError):
+        Link(bytes(32), bytes(32), 3, end)
+    assert Link(bytes(32), bytes(32), 3, 4).ended_at_size == 4
+
+
+def test_a_prefix_knows_the_earliest_link_that_had_not_ended() -> None:
+    old, new = replace(ALICE.link(), ended_at_size=3), Link(ALICE.handle, BOB.key.public, 3, 5)
+    newest, bob = ALICE.link(at_size=7), BOB.link(at_size=6)
+    for order in ([old, new, newest, bob], [bob, newest, new, old]):
+        chosen = [links_in_force(order, size)[ALICE.handle] for size in range(9)]
+        assert chosen == [old] * 4 + [new] * 2 + [newest] * 3
+        assert all(links_in_force(order, size)[BOB.handle] == bob for size in range(9))
+    assert links_in_force([old], 4) == {}
+    assert links_in_force([], 0) == {}
+
+
+def test_two_links_for_the_same_entries_are_noticed() -> None:
+    old, bob = replace(ALICE.link(), ended_at_size=3), BOB.link()
+    assert linked_twice([bob, ALICE.link(at_size=3), old]) == frozenset()
+    assert linked_twice([bob, ALICE.link(at_size=4), old]) == frozenset()
+    for other in (ALICE.link(at_size=2), ALICE.link(), Link(ALICE.handle, BOB.key.public, 2, 9), old):
+        for links in ([bob, old, other], [other, old, bob]):
+            assert linked_twice(links) == {ALICE.handle}
+    assert linked_twice([ALICE.link(), ALICE.link(at_size=9)]) == {ALICE.handle}
 
 
 def test_no_message_or_repr_names_a_person() -> None:
