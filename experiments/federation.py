@@ -44,6 +44,9 @@ LARGEST_DELTA = 1e-5
 FEWEST_PEOPLE = 30
 DAY_S = 86_400
 SYNC_EVERY_S = 15
+# A new data holder's settings say a minute. Here the clock stands still from the first sync to the last run, and
+# `fedcredit train` repeats what was released, the same day and without the registry.
+LONGEST_LANE_AGE_S = DAY_S
 CERTIFICATES = "registry-ca.pem"
 
 
@@ -302,7 +305,7 @@ largest_epsilon = {LARGEST_EPSILON}
 largest_delta = {LARGEST_DELTA}
 fewest_people = {self._fewest_people}
 clock_skew_s = 120
-longest_lane_age_s = {DAY_S}
+longest_lane_age_s = {LONGEST_LANE_AGE_S}
 sync_every_s = {SYNC_EVERY_S}
 accept_seeded_noise = {str(self.seeded).lower()}
 

@@ -43,7 +43,13 @@ class ScoreRequest(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True
 
 
 class ScoreAnswer(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
-    """A data holder to a lender: points by characteristic, or why not."""
+    """A data holder to a lender: points by characteristic, or that there are none.
+
+    Without points, one answer says everything: `refused` is `consent` whether the person is unknown here, was never
+    linked, has no row, said no, froze, withdrew, has no uses left, or the request was old, repeated or not signed by
+    the person. So a lender learns that there are no points for this request, and nothing about why; asking again
+    shows when that changes. Letters that are refused whole, as when the lane is too old, are so for everybody in them.
+    """
 
     v: Literal[1] = 1
     typ: Literal["fedcredit.score-answer"] = "fedcredit.score-answer"

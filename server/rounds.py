@@ -171,7 +171,7 @@ class Run:
                     f"Data holder {holder} left the run in step {name.partition('/')[2]}: {error}. Its mask cannot "
                     "cancel, so the run ends here without a model; what was charged stays charged. The coordinator "
                     "should ask its operator, then run the same plan again: releases that were made are repeated, not "
-                    "redone.",
+                    "redone. If somebody in one has withdrawn since (consent), it should write another plan.",
                     error.code if isinstance(error, RefusalError) else RefusalCode.COHORT,
                 ) from error
             total += masked  # modulo 2^64, where the masks cancel

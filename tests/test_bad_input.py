@@ -345,6 +345,17 @@ def test_training_again_over_nothing_broken_repeats_the_run(
     assert state_of(trained.directory / "holders") == before
 
 
+def test_training_anew_while_the_registry_is_away_releases_nothing_and_says_why(
+    ready: Ready, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "time", lambda: float(AT + 60))
+    told = command("train", ready.directory, capsys=capsys, monkeypatch=monkeypatch)
+    assert_helpful(told, 3, r"aster-bank refuses \(lane\)", "somebody may have withdrawn")
+    for name in HOLDERS:
+        with ready.holder(name) as holder:
+            assert holder.ledger.releases() == ()
+
+
 def test_a_corrupted_registry_ends_with_exit_code_5(trained: Ready, ready: Ready) -> None:
     path = ready.directory / "registry" / "registry.db"
     ready.registry.close()

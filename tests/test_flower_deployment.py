@@ -13,6 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from experiments.federation import Federation
+from experiments.registry_place import RegistryPlace
 from experiments.session import Session
 from server.rounds import no_progress
 from tests.app_copy import BINARIES, copy_app, environment
@@ -166,13 +168,21 @@ def _written(federation: Path) -> dict[str, bytes]:
 
 
 def test_a_real_deployment_gives_the_model_of_the_run_in_process(tmp_path: Path, deployment: Deployment) -> None:
-    """Three data holders, five exchanges; the apps run from the bundle of a copy, far from the working tree."""
+    """Three data holders, five exchanges; the apps run from the bundle of a copy, far from the working tree.
+
+    The consent registry is a program of its own, which every data holder asks before each release.
+    """
     app = copy_app(tmp_path / "app")
     at = int(time.time())
-    federation, registry = small_federation(tmp_path / "real", at=at, steps=1)
+    place = RegistryPlace.on_this_machine(at=at)
+    federation, registry = small_federation(tmp_path / "real", at=at, steps=1, place=place)
     registry.close()
     shutil.copytree(federation.directory, tmp_path / "in-process")
+    with federation.start_registry():
+        _runs_alike(tmp_path, deployment, federation, app, at)
 
+
+def _runs_alike(tmp_path: Path, deployment: Deployment, federation: Federation, app: Path, at: int) -> None:
     port, *node_ports = _free_ports(1 + len(federation.population.holders))
     address = f"127.0.0.1:{port}"
     deployment.start("superlink", "flower-superlink", "--insecure", "--host", "127.0.0.1", "--port", str(port))

@@ -181,8 +181,10 @@ largest_delta = 1e-5
 fewest_people = 30
 # By how many seconds any two parties' clocks may differ.
 clock_skew_s = 120
-# How old the last sync may be when a run is joined, in seconds, and how often the lane is synced.
-longest_lane_age_s = 86400
+# While the registry cannot be reached, for how many seconds the last sync will do to read rows and to score people: so
+# long may a withdrawal go unheard there. Nothing new is ever released without a sync that succeeds at that moment.
+longest_lane_age_s = 60
+# While it can be reached, how many seconds old a sync may be before rows are read or anybody is scored.
 sync_every_s = 15
 # For experiments on public data only: whatever a seed has touched is NOT PRIVATE.
 accept_seeded_noise = false

@@ -135,7 +135,7 @@ class Holder:
         self._freshness.renew(at=at)
         # A head that is newer than the last sync may be told of by the next; an older one counts if ours extends it.
         if run.pinned.size > self.lane.head.size:
-            self._freshness.renew(at=at, always=True)
+            self._freshness.renew(at=at, must=True)
         if run.pinned.size > self.lane.head.size:
             raise RefusalError(
                 "The run is pinned to a longer lane than the registry serves this data holder. The data holder should "
@@ -212,9 +212,9 @@ class Holder:
         check_terms(run, self._settings, self._schema, identity=self._keys.identity.public, at=at)
 
     def _rows_now(self, run: Run, purpose: Purpose, *, at: int, anew: bool) -> PermittedRows:
-        # Asked for every new release and not only at the opening: consents cover the plan's interval and no more.
+        # Asked for every release, a repeated one too: consents cover the plan's interval and no more.
         self._check_terms(run, at=at)
-        self._freshness.renew(at=at, always=anew)
+        self._freshness.renew(at=at, must=anew)
         return self.permitted(run, purpose)
 
     def _train(self, run: Run, instruction: Instruction, letter: Letter, *, at: int) -> Letter:

@@ -1,9 +1,10 @@
 """One release: compute, draw the noise, mask, charge, keep the bytes, send. Charge and bytes are durable before it.
 
-Between computing and charging the consents are looked at once more. What somebody is in who has withdrawn meanwhile
-is thrown away: it was neither charged nor sent. A repeated instruction gets the kept bytes again. An instruction that
-differs from the first one under the same name is refused: two answers to two questions would be two releases for one
-charge.
+Between computing and charging the consents are looked at once more, by a lane that was synced at that moment. What
+somebody is in who has withdrawn meanwhile is thrown away: it was neither charged nor sent. A repeated instruction gets
+the kept bytes again, until the plan's end and while everybody in them is still permitted: whether the first answer
+ever arrived is not known here. An instruction that differs from the first one under the same name is refused: two
+answers to two questions would be two releases for one charge.
 """
 
 from collections.abc import Callable
@@ -39,7 +40,7 @@ class Task:
     stage: int  # number of the round; the measurement comes after the last
     cohort: dict[str, MaskKey]
     grid: Grid
-    rows: Callable[[], PermittedRows]
+    rows: Callable[[], PermittedRows]  # by a lane that is fresh enough
     rows_anew: Callable[[], PermittedRows]  # as the registry and the side door know them at the moment of the call
     spend: Callable[[int], Spend]  # of a person with share 1, from the number of permitted rows
     compute: Callable[[PermittedRows, NoiseSource], NDArray[np.float64]]
@@ -61,9 +62,12 @@ class Releaser:
         self._holder, self._keys, self._ledger, self._remember = holder, keys, ledger, remember
 
     def release(self, run: Run, letter: Letter, task: Task) -> Letter:
-        """The answer to `letter`: made now, or the one that was made before, byte for byte."""
+        """The answer to `letter`: made now, or the one that was made before, byte for byte.
+
+        RefusalError (consent) for one made before if somebody in it is no longer permitted.
+        """
         name = release_name(run.name, task.stage)
-        kept = self._ledger.kept(name)
+        before = kept = self._ledger.kept(name)
         if kept is None:
             kept = msgspec.msgpack.encode(self._make(run, letter, task, name))
             self._ledger.keep(name, kept)
@@ -75,6 +79,12 @@ class Releaser:
                 "This release was made under another instruction, and one answer is all there is. "
                 "The coordinator should repeat the instruction it sent first.",
                 RefusalCode.REPLAY,
+            )
+        if before is not None and not set(self._ledger.subjects_of(name)) <= set(task.rows().handles):
+            raise RefusalError(
+                "This release was made before, and not everybody in it is permitted any more; it was not sent again. "
+                "The coordinator should plan a new run.",
+                RefusalCode.CONSENT,
             )
         return Letter(release.header, {"masked": np.frombuffer(release.masked, dtype="<u8").astype(np.uint64)})
 

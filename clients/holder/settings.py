@@ -9,7 +9,7 @@ from cryptography.x509 import load_pem_x509_certificates
 
 from federated.recipes.base import RecipeName
 from privacy.consent.limits import Name
-from privacy.errors import MalformedError
+from privacy.errors import MalformedError, UsageError
 
 _HOST = r"(?:[a-z0-9](?:[a-z0-9.-]{0,252}[a-z0-9])?|\[[0-9a-f:]{2,39}\])"
 _OWN = r"(?:127\.0\.0\.1|\[::1\]|localhost)"
@@ -73,7 +73,8 @@ class HolderPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     peers: dict[_HolderId, PublicKeyHex]  # identities of the other data holders it will share noise with
     fewest_people: Annotated[int, msgspec.Meta(ge=1)]  # below it this data holder sits the run out
     clock_skew_s: Annotated[int, msgspec.Meta(ge=0, le=3600)]
-    longest_lane_age_s: Annotated[int, msgspec.Meta(ge=1)]  # without a registry, how long the last sync will do
+    # Without a registry, how long the last sync will do for reading rows and for scoring; never for a new release.
+    longest_lane_age_s: Annotated[int, msgspec.Meta(ge=1)]
     sync_every_s: Annotated[int, msgspec.Meta(ge=1)]  # with one, how old a sync may be before rows are read
     accept_seeded_noise: bool  # for experiments on public data only: whatever a seed has touched is NOT PRIVATE
 
@@ -96,6 +97,11 @@ def load_settings(path: Path) -> HolderSettings:
     try:
         raw = tomllib.loads(path.read_text(encoding="utf-8"))
         settings = msgspec.convert(raw, HolderSettings, strict=True)
+    except FileNotFoundError:
+        raise UsageError(
+            f"there is no {path.name} in {path.parent.resolve()}, so this is no data holder's directory. Name one with "
+            "--directory, or make one with `fedcredit holder init`."
+        ) from None
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError, msgspec.ValidationError) as error:
         raise MalformedError(
             f"{path.parent.name}/{path.name} is not a data holder's settings: {error}. Every key is needed, none has "

@@ -29,20 +29,26 @@ def _connect(address: RegistryAddress) -> AbstractContextManager[LaneService]:
     return RegistryClient(address.url, ca=address.ca, timeout_s=PATIENCE_S)
 
 
-def _hand_over(url: str, ca: str | None, frames: bytes) -> None:
+def _hand_over(url: str, ca: str | None, frames: bytes, *, patience_s: float = PATIENCE_S) -> None:
     import httpx  # only when it is used
 
-    context = ssl.create_default_context()
-    if ca is not None:
-        context.load_verify_locations(cadata=ca)
+    from clients.deadline import NOT_REACHED, TOTAL, TimelyTransport
+
     try:
+        context = ssl.create_default_context()
+        if ca is not None:
+            ca.encode("ascii")  # PEM is; anything else would be a TypeError
+            context.load_verify_locations(cadata=ca)
+        transport = TimelyTransport(context, total_s=TOTAL * patience_s)
+        kind = {"Content-Type": "application/octet-stream"}
         # Only the status is read: whatever else is sent back, however long, is nothing to a wallet.
-        with httpx.stream(
-            "POST", url, content=frames, headers={"Content-Type": "application/octet-stream"}, verify=context,
-            timeout=PATIENCE_S, trust_env=False,
-        ) as answer:  # fmt: skip
+        with (
+            httpx.Client(transport=transport, timeout=patience_s, trust_env=False) as client,
+            client.stream("POST", url, content=frames, headers=kind) as answer,
+        ):
             status = answer.status_code
-    except httpx.HTTPError:
+    except NOT_REACHED:
+        # One data holder's address, certificate or answer must not keep a command from telling the others.
         raise RefusalError(
             "the data holder's side door does not answer. Run the command again later, or hand the record in another "
             "way with --direct-out FILE.",

@@ -16,7 +16,7 @@ from clients.wallet.cli_wishes import freeze, grant, thaw, withdraw
 from clients.wallet.export import export_to
 from clients.wallet.linking import link as link_to
 from clients.wallet.recovery import SECRET_BYTES, read_back, write_down
-from clients.wallet.report import day, record_line, status_of
+from clients.wallet.report import day, limits_line, record_line, status_of
 from clients.wallet.state import State
 from federated.files import write_whole
 from privacy.consent.canonical import from_base64url
@@ -228,7 +228,7 @@ def _own_keys(access: Access, lane: str) -> tuple[bytes, bytes]:
 
 def _print_status(facts: dict[str, Any]) -> None:
     table = Table(show_header=True, header_style="bold")
-    for name in ("data holder", "for", "to", "categories", "state", "until"):
+    for name in ("data holder", "for", "to", "categories", "limits", "state", "until"):
         table.add_column(name)
     lines = []
     for holder in facts["holders"]:
@@ -237,8 +237,8 @@ def _print_status(facts: dict[str, Any]) -> None:
         for shown in holder["grants"] or [{"purpose": "", "to": "", "data": [], "state": said, "until": None}]:
             until = "" if shown["until"] is None else day(shown["until"])
             table.add_row(
-                name, shown["purpose"], shown["to"], ", ".join(shown["data"]), shown["state"], until
-            )  # fmt: skip
+                name, shown["purpose"], shown["to"], ", ".join(shown["data"]), limits_line(shown), shown["state"], until
+            )
         frozen = "FROZEN; " if holder["frozen"] else ""
         outdated = "; OUTDATED, link again with a fresh offer" if holder["outdated"] else ""
         share = holder["share_lent_milli"] / 1000

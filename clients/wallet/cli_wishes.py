@@ -22,6 +22,23 @@ from privacy.errors import FedcreditError, RefusalCode, RefusalError, TamperingE
 _STATISTICS = (Purpose.TRAIN, Purpose.VALIDATE)
 _MOST_DAYS = MAX_GRANT_S // DAY_S
 _DECIMAL = re.compile(r"[0-9]{1,3}(?:\.[0-9]{1,3})?\Z", re.ASCII)
+# A day that has only just begun has not begun by a clock that is late; twice the skew that clocks may have, and room.
+_YOUNG_S = 600
+_FORGOTTEN = (
+    "This wallet was made again from its code, and does not know the shares that were lent before, here or at other "
+    "data holders. They may still count: keep them and this one at 1 together, or wait until their windows have passed."
+)
+
+
+def whole_days(at: int, days: int) -> tuple[int, int]:
+    """The first and last instant (exclusive), UTC midnights, of so many days of which today is the first.
+
+    The second would tell data holders who compare that one person granted at all of them. A day that began less than
+    ten minutes ago is begun a day early, so that a grant counts at once; never more than 400 days in all.
+    """
+    today = at - at % DAY_S
+    begin = today - DAY_S if at - today < _YOUNG_S else today
+    return begin, min(today + days * DAY_S, begin + MAX_GRANT_S)
 
 
 def _thousandths(most: int) -> Callable[[str], int]:
@@ -58,7 +75,12 @@ _DIRECT = click.option(
 @click.option("--purpose", type=_PURPOSE, required=True, help="What the data may be used for; none implies another.")
 @click.option("--to", type=name, required=True, help="The coordinator or lender that it is granted to.")
 @click.option("--data", multiple=True, required=True, help="A category of data; give it once for each.")
-@click.option("--days", type=click.IntRange(1, _MOST_DAYS), required=True, help="In force for so many days.")
+@click.option(
+    "--days",
+    type=click.IntRange(1, _MOST_DAYS),
+    required=True,
+    help="In force for so many days of UTC; today is the first.",
+)
 @click.option("--reconfirm-days", type=click.IntRange(1, _MOST_DAYS), default=None,
               help="Pause after so many days until it is granted again; as --days if not given.")  # fmt: skip
 @click.option("--retain-days", type=click.IntRange(0, MAX_RETAIN_S // DAY_S), required=True,
@@ -80,16 +102,24 @@ def grant(
     retain_days: int, epsilon: int | None, share: int | None, delta_log10: int, window_days: int, uses: int | None,
     per_days: int | None, direct_out: Path | None,
 ) -> None:  # fmt: skip
-    """Add one grant to your wishes at HOLDER, or replace the one for the same purpose and recipient."""
+    """Add one grant to your wishes at HOLDER, or replace the one for the same purpose and recipient.
+
+    It counts at once. Days are whole days of UTC and today is the first, so that data holders who compare what they
+    have cannot tell by the second that two grants are one person's.
+
+    A wallet made again with `init --recover` does not know the shares that you lent before. They may still count until
+    their windows have passed: it is then for you to keep all shares together, those and new ones, at 1.
+    """
     kind = Purpose(purpose)
     pause = days if reconfirm_days is None else reconfirm_days
     if pause > days:
         raise UsageError("--reconfirm-days cannot be more than --days; a grant that has ended needs no confirmation.")
     budget, limit = _terms(kind, epsilon, share, delta_log10, window_days, uses, per_days)
     at = access.world.now()
+    begin, end = whole_days(at, days)
     wanted = Grant(
-        purpose=kind, to=to, data=tuple(sorted(set(data))), nbf=at, exp=at + days * DAY_S,
-        reconfirm_by=at + pause * DAY_S, retain_s=retain_days * DAY_S, dp=budget, uses=limit,
+        purpose=kind, to=to, data=tuple(sorted(set(data))), nbf=begin, exp=end,
+        reconfirm_by=min(whole_days(at, pause)[1], end), retain_s=retain_days * DAY_S, dp=budget, uses=limit,
     )  # fmt: skip
 
     def change(account: Account) -> Callable[[Wishes], Wishes]:
@@ -99,7 +129,7 @@ def grant(
             )
         return lambda wishes: wishes.granting(wanted)
 
-    _carry_out(access, [holder], change, direct_out, done="granted", at=at)
+    _carry_out(access, [holder], change, direct_out, done="granted", lends=budget is not None, at=at)
     if budget is not None:
         _tell_tier(budget)
 
@@ -159,7 +189,7 @@ def thaw(access: Access, holder: str | None, direct_out: Path | None) -> None:
 
 def _carry_out(
     access: Access, holders: list[str] | None, change: Callable[[Account], Callable[[Wishes], Wishes]],
-    direct_out: Path | None, *, done: str, at: int,
+    direct_out: Path | None, *, done: str, at: int, lends: bool = False,
 ) -> None:  # fmt: skip
     """Change the wishes at each data holder by itself: one that cannot be reached stops no other."""
     if direct_out is not None and (holders is None or direct_out.exists()):
@@ -171,6 +201,8 @@ def _carry_out(
         sender = access.sender(book)
         names = holders or [account.holder for account in book.state.accounts]
         for each in names:
+            if lends and book.state.recovered and not _lent_since(book.account(each)):
+                click.echo(_FORGOTTEN, err=True)
             failure = _at_one(book, sender, each, change, done=done, alone=holders is not None, at=at)
             if failure is not None:
                 failures.append(failure)
@@ -203,11 +235,18 @@ def _at_one(
     return None if delivery.arrived else delivery.failure
 
 
+def _lent_since(account: Account) -> bool:
+    """Whether a record that this wallet knows lent a share there."""
+    return any(grant.dp is not None for written in account.written for grant in written.record.grants)
+
+
 def _outcome(account: Account, delivery: Delivery, done: str) -> str:
     newest = account.newest
+    if delivery.unchecked:
+        return f"NOT CHECKED, and nothing was written: {delivery.failure}"
     if newest is None:
         return f"{done}; nothing was ever granted there, so there is nothing to send."
-    if newest.receipt is not None:
+    if delivery.promised and newest.receipt is not None:
         return f"{done}. Record {newest.seq} is in the lane, and the receipt is kept."
     if delivery.promised:
         why = "" if delivery.failure is None else f" ({delivery.failure})"

@@ -15,7 +15,7 @@ from privacy.consent.lane import Head, check_growth, read_checkpoint
 from privacy.consent.merkle import HashSource, consistency_proof, inclusion_proof, leaf_hash, verify_inclusion
 from privacy.consent.promise import Promise, read_promise
 from privacy.consent.receipt import Receipt, verify_receipt
-from privacy.errors import MalformedError, TamperingError
+from privacy.errors import TamperingError
 
 CLOCK_SKEW_S: Final = 120
 
@@ -25,18 +25,18 @@ def collect(book: Book, holder: str, registry: LaneService, *, at: int) -> None:
 
     Raises what the registry's failure is, TamperingError after an alarm.
     """
-    try:
-        account, head, tree = _accept_head(book, book.account(holder), registry, at=at)
-        for written in account.unproven:
-            if _promise(account, written).position < head.size:
-                account = book.put(account.with_written(_with_receipt(book, account, written, head, tree, at=at)))
-    except (MalformedError, TamperingError):
-        _sound_overdue(book, holder, at=at)
-        raise
-    _sound_overdue(book, holder, at=at)
+    account, head, tree = accept_head(book, holder, registry, at=at)
+    for written in account.unproven:
+        if _promise(account, written).position < head.size:
+            account = book.put(account.with_written(_with_receipt(book, account, written, head, tree, at=at)))
 
 
-def _accept_head(book: Book, account: Account, registry: LaneService, *, at: int) -> tuple[Account, Head, HashSource]:
+def accept_head(book: Book, holder: str, registry: LaneService, *, at: int) -> tuple[Account, Head, HashSource]:
+    """The account with the lane's newest head, which extends the last; that head; and the lane's hashes under it.
+
+    Raises what the registry's failure is, TamperingError after an alarm.
+    """
+    account = book.account(holder)
     lane, last = account.holder, account.head
     text = registry.checkpoint(lane)
     both = (text,) if last is None else (last.checkpoint, text)
@@ -97,14 +97,21 @@ def _with_receipt(
     return replace(written, receipt=receipt)
 
 
-def _sound_overdue(book: Book, holder: str, *, at: int) -> None:
-    """An alarm for each promise whose time is over while no head that was accepted shows the record."""
+def is_overdue(account: Account, written: Written, *, at: int) -> bool:
+    """Whether the time of the record's promise is over and no accepted head has shown the record."""
+    if written.promise is None or written.receipt is not None:
+        return False
+    promise = _promise(account, written)
+    # By whichever clock is later: a registry's slow clock is no broken promise, nor is ours.
+    due = max(promise.merge_by, (written.promised_at or 0) + promise.merge_by - promise.received_at)
+    return at > due + CLOCK_SKEW_S
+
+
+def sound_overdue(book: Book, holder: str, *, at: int) -> None:
+    """An alarm for each overdue promise. Silence is no excuse: a registry could promise and then say nothing more."""
     account = book.account(holder)
     for written in account.unproven:
-        promise = _promise(account, written)
-        # By whichever clock is later: a registry's slow clock is no broken promise, nor is ours.
-        due = max(promise.merge_by, (written.promised_at or 0) + promise.merge_by - promise.received_at)
-        if at > due + CLOCK_SKEW_S:
+        if is_overdue(account, written, at=at):
             seen = (account.head.checkpoint,) if account.head else ()
             book.alarm(
                 Alarm(

@@ -87,6 +87,8 @@ def _opened(written: Written) -> dict[str, Any]:
         "promise": written.promise,
         "written_at": written.written_at,
         "handed_directly_at": written.handed_directly_at,
+        "given_up_at": written.given_up_at,
+        "expired_key": written.expired_key,
     }
 
 

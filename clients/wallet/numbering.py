@@ -9,20 +9,24 @@ from typing import Final
 from msgspec.structs import replace
 
 from clients.wallet.book import Book
+from clients.wallet.collecting import accept_head
 from clients.wallet.service import LaneService
 from clients.wallet.state import Account, Alarm, AlarmKind
 from clients.wallet.wallet import Memory, Wallet
 from privacy.consent.canonical import base64url
+from privacy.consent.lane import AnyStub
 from privacy.consent.limits import DIGEST_BYTES, MAX_COUNT
 from privacy.consent.linking import Newest
-from privacy.errors import FedcreditError, RefusalCode, RefusalError, TamperingError
+from privacy.consent.merkle import inclusion_proof, leaf_hash, verify_inclusion
+from privacy.errors import FedcreditError, MalformedError, RefusalCode, RefusalError, TamperingError
 
 # Records that reached the data holder by its side door and never its lane: there cannot be many.
 MAX_UNLOGGED: Final = 64
 _LOOK_AHEAD: Final = 4
 # A registry that claims to have every number must not use them up.
 _MOST_AHEAD: Final = 1 << 20
-_SKIPPED: Final = 1 << 10  # numbers passed over when nobody can be asked which are used
+# Numbers passed over when nobody can be asked which are used: fewer than may be missing in a lane.
+_SKIPPED: Final = MAX_UNLOGGED // 2
 UNKNOWN_PREVIOUS: Final = base64url(bytes(DIGEST_BYTES))
 """What `prev` says in a record whose writer lost the one before; only a record that permits nothing may."""
 
@@ -35,56 +39,92 @@ OUTDATED: Final = (
 
 
 def next_number_is_free(
-    book: Book, account: Account, wallet: Wallet, registry: LaneService, *, restrictive: bool, at: int
-) -> bool:
-    """Whether the lane has no record under the wallet's next number.
+    book: Book, account: Account, wallet: Wallet, registry: LaneService | None, *, at: int
+) -> bool | None:
+    """Whether the lane has no record under the wallet's next number; None when that cannot be told.
 
-    Without an answer the number counts as free: what is wrong then shows when the record is submitted. A registry that
-    says so and cannot show the entry is an alarm, and keeps nobody from a restriction.
+    Whoever writes then goes on as if it were free, whatever is to be said: what is wrong shows when the record is
+    submitted, and nobody can be kept from a restriction.
     """
-    tag = wallet.tag(account.holder, account.memory.seq + 1)
+    if registry is None:
+        return None
+    seq = account.memory.seq + 1
     try:
-        position = registry.position(account.holder, tag)
-        if position is None:
-            return True
-        shown = registry.entries(account.holder, position, position + 1)
-    except FedcreditError as error:
-        if restrictive or isinstance(error, RefusalError):
-            return True
-        raise
+        return logged(book, account.holder, registry, wallet.tag(account.holder, seq), seq=seq, at=at) is None
+    except FedcreditError:
+        return None
+
+
+def logged(book: Book, holder: str, registry: LaneService, tag: bytes, *, seq: int, at: int) -> AnyStub | None:
+    """The log entry under `tag`, proved to be in the lane that the registry signed; None when it says there is none.
+
+    The registry was asked for the tag, so it could show an entry made up for it. Raises RefusalError while no signed
+    head covers the entry, TamperingError after an alarm, and whatever else the registry's failure is.
+    """
+    position = registry.position(holder, tag)
+    if position is None:
+        return None
+    if not 0 <= position < MAX_COUNT:
+        raise MalformedError("the registry names a position that no entry can have. Tell its operator.")
+    shown = registry.entries(holder, position, position + 1)
     if [entry.stub.tag for entry in shown] != [tag]:
-        book.alarm(Alarm(holder=account.holder, kind=AlarmKind.POSITION, seq=account.memory.seq + 1, at=at))
-        if not restrictive:
-            raise TamperingError(
-                "the registry says that the next record is in the lane already, and shows another entry there. Nothing "
-                "was written; tell the data holder."
+        book.alarm(Alarm(holder=holder, kind=AlarmKind.POSITION, seq=seq, at=at))
+        raise _unproven()
+    account, head, tree = accept_head(book, holder, registry, at=at)
+    if position >= head.size:
+        raise RefusalError(
+            "the registry says that a record is in the lane, and has not signed a head that covers it. Run the command "
+            "again later.",
+            RefusalCode.LANE,
+        )
+    leaf = shown[0].stub.leaf()
+    proof = inclusion_proof(tree, position, head.size)
+    try:
+        verify_inclusion(leaf_hash(leaf), position, head.size, proof, head.root)
+    except TamperingError:
+        seen = (account.head.checkpoint,) if account.head else ()
+        book.alarm(
+            Alarm(
+                holder=holder, kind=AlarmKind.POSITION, seq=seq, at=at, checkpoints=seen, leaf=base64url(leaf),
+                proof=tuple(map(base64url, proof)),
             )
-        return True
-    return False
+        )  # fmt: skip
+        raise _unproven() from None
+    return shown[0].stub
+
+
+def _unproven() -> TamperingError:
+    return TamperingError(
+        "the registry says that a record is in the lane already, and cannot prove it. Nothing was believed; tell the "
+        "data holder."
+    )
 
 
 def skipped_ahead(account: Account, wallet: Wallet, registry: LaneService | None) -> Account:
     """The account ready to write a record that permits nothing, beyond every number that is used.
 
-    Records that the lane did not take are given up: others stand in their places.
+    Records that nobody took are given up: others stand in their places.
     """
     memory = account.memory
     highest = memory.seq + _SKIPPED
     if registry is not None:
         with suppress(FedcreditError):
-            highest = highest_used(wallet, account.holder, registry, known=memory.seq)
+            highest = highest_used(wallet, account.holder, registry, known=memory.seq, ahead=MAX_UNLOGGED)
     return replace(
         account,
         memory=Memory(seq=highest, digest=UNKNOWN_PREVIOUS if highest else None, lent=memory.lent),
-        written=tuple(record for record in account.written if record not in account.unsent),
+        written=tuple(record for record in account.written if record.arrived),
         outdated=False,
     )
 
 
-def highest_used(wallet: Wallet, holder: str, registry: LaneService, *, known: int) -> int:
+def highest_used(
+    wallet: Wallet, holder: str, registry: LaneService, *, known: int, ahead: int = _LOOK_AHEAD
+) -> int:  # fmt: skip
     """The highest number from `known` on whose record is in the lane; `known` when there is none above it.
 
-    Doubling steps, then halving ones, then a few beyond for records that overtook others. Asks about 2 log2 times.
+    Doubling steps, then halving ones, then `ahead` numbers beyond, for records that are missing between others. Asks
+    about 2 log2 times and `ahead` more.
     """
 
     def used(seq: int) -> bool:
@@ -100,10 +140,10 @@ def highest_used(wallet: Wallet, holder: str, registry: LaneService, *, known: i
             middle = (low + high) // 2
             low, high = (middle, high) if used(middle) else (low, middle)
         highest = max(low, highest)
-        ahead = [seq for seq in range(highest + 2, min(highest + 2 + _LOOK_AHEAD, most)) if used(seq)]
-        if not ahead:
+        beyond = next((seq for seq in reversed(range(highest + 2, min(highest + 2 + ahead, most))) if used(seq)), None)
+        if beyond is None:
             return highest
-        highest = ahead[-1]
+        highest = beyond
 
 
 def continued(memory: Memory, newest: Newest | None, *, highest: int, disputed: bool) -> Memory:

@@ -5,6 +5,7 @@ from typing import Any
 
 from clients.wallet.state import Account, Alarm, AlarmKind, State, Written
 from privacy.consent.budget import TIERS, tier_of
+from privacy.consent.limits import DAY_S
 from privacy.consent.promise import read_promise
 from privacy.consent.record import Grant
 
@@ -14,8 +15,9 @@ MEANINGS = {
     AlarmKind.CONSISTENCY: "the lane's earlier entries are not what they were",
     AlarmKind.INCLUSION: "a record is not where the registry promised it",
     AlarmKind.PROMISE: "a promise is forged, or for another record than was handed in",
-    AlarmKind.OVERDUE: "a record is still not in the lane, after the time that the registry promised",
-    AlarmKind.POSITION: "the registry says that a record is in the lane, and shows another one there",
+    AlarmKind.OVERDUE: "the registry has not shown a record in the lane, after the time that it promised",
+    AlarmKind.POSITION: "the registry says that a record is in the lane, and cannot prove it",
+    AlarmKind.KEY_SET: "the registry serves keys that are not the data holder's, or older ones than before",
 }
 
 
@@ -53,7 +55,8 @@ def _holder(account: Account, at: int) -> dict[str, Any]:
         "frozen": wishes is not None and wishes.frozen,
         "share_lent_milli": account.memory.share_milli(at),
         "grants": [] if wishes is None else [_grant(grant, wishes.frozen, at) for grant in wishes.grants],
-        "unsent": len(account.unsent),
+        "unsent": 0 if account.unsent is None else 1,
+        "superseded": len(account.superseded),
         "record": None if newest is None else _record(account, newest),
     }
 
@@ -105,7 +108,19 @@ def _record(account: Account, written: Written) -> dict[str, Any]:
         "promised": written.promise is not None,
         "handed_directly": written.handed_directly_at is not None,
         "receipt": written.receipt is not None,
+        "refused": written.lost,
+        "perhaps_unreadable": written.perhaps_unreadable,
     }
+
+
+def limits_line(grant: dict[str, Any]) -> str:
+    """What a grant may cost: epsilon in each window at a share, or so many answers; empty without a grant."""
+    if "epsilon" in grant:
+        share, days = grant["share_milli"] / 1000, grant["window_s"] // DAY_S
+        return f"epsilon {grant['epsilon']:g} in {days} days, share {share:g}"
+    if "uses" in grant:
+        return f"{grant['uses']} answers in {grant['per_s'] // DAY_S} days"
+    return ""
 
 
 def record_line(record: dict[str, Any] | None) -> str:
@@ -113,10 +128,14 @@ def record_line(record: dict[str, Any] | None) -> str:
     if record is None:
         return "no record"
     number = f"record {record['number']}"
+    if record["perhaps_unreadable"]:
+        return f"{number} sealed to an EXPIRED key, perhaps unreadable; run: fedcredit wallet status"
     if record["receipt"]:
         return f"{number} at position {record['position']}, receipt kept"
     if record["promised"]:
         return f"{number} promised at position {record['position']}, no receipt yet"
     if record["handed_directly"]:
         return f"{number} handed over directly, not in the lane yet"
+    if record["refused"]:
+        return f"{number} REFUSED for good by the registry; run the same command again"
     return f"{number} NOT DELIVERED; run: fedcredit wallet status"

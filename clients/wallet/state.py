@@ -43,13 +43,15 @@ class AlarmKind(StrEnum):
     PROMISE = "promise"
     OVERDUE = "overdue"
     POSITION = "position"
+    KEY_SET = "key-set"
 
 
 class Alarm(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One broken word of a registry, with what proves it; the wallet never forgets it.
 
-    `checkpoints` and `promises` are as the registry signed them (or claimed to), oldest first; `leaf` is the log entry
-    in question and `proof` the hashes that should have led to it, in base64url.
+    `checkpoints` and `promises` are as the registry signed them (or claimed to), oldest first, and `key_set` is what it
+    served as the data holder's; `leaf` is the log entry in question and `proof` the hashes that should have led to it,
+    in base64url.
     """
 
     holder: Name
@@ -60,6 +62,7 @@ class Alarm(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     promises: tuple[str, ...] = ()
     leaf: str | None = None
     proof: tuple[str, ...] = ()
+    key_set: str | None = None
 
 
 class SeenHead(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -79,7 +82,8 @@ class Written(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """One record that this wallet wrote, and how far it has come.
 
     `leaf` (106 bytes), `payload`, `signature`, `rho` and `ciphertext` are hexadecimal. `promise` is the registry's,
-    verified.
+    verified. `given_up_at` is when the registry refused it for good: it is never sent again. `expired_key` says that
+    the key set that it was sealed to had expired, so that perhaps nobody can open it.
     """
 
     seq: Count
@@ -93,6 +97,8 @@ class Written(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     promised_at: UtcSeconds | None = None
     handed_directly_at: UtcSeconds | None = None
     receipt: Receipt | None = None
+    given_up_at: UtcSeconds | None = None
+    expired_key: bool = False
 
     def __repr__(self) -> str:
         return f"Written({self.seq}, ...)"
@@ -116,6 +122,21 @@ class Written(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     def arrived(self) -> bool:
         """Whether the registry promised it or the data holder took it: it counts."""
         return self.promise is not None or self.receipt is not None or self.handed_directly_at is not None
+
+    @property
+    def to_be_sent(self) -> bool:
+        """Whether the registry has neither promised nor refused it for good."""
+        return self.promise is None and self.receipt is None and self.given_up_at is None
+
+    @property
+    def lost(self) -> bool:
+        """Whether it never reached anybody, and never will."""
+        return self.given_up_at is not None and not self.arrived
+
+    @property
+    def perhaps_unreadable(self) -> bool:
+        """Whether it was sealed to an expired key, and the data holder has not said that it could open it."""
+        return self.expired_key and self.handed_directly_at is None
 
 
 class Account(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
@@ -184,9 +205,15 @@ class Account(Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
         return next((seen for seen in notices if (seen.terms, seen.jur) == (record.terms, record.jur)), None)
 
     @property
-    def unsent(self) -> tuple[Written, ...]:
-        """Records without a promise, oldest first."""
-        return tuple(record for record in self.written if record.promise is None and record.receipt is None)
+    def unsent(self) -> Written | None:
+        """The newest record, if it is still to be sent. It replaces all before, so nothing else needs to arrive."""
+        last = self.written[-1] if self.written else None
+        return last if last is not None and last.seq == self.memory.seq and last.to_be_sent else None
+
+    @property
+    def superseded(self) -> tuple[Written, ...]:
+        """Earlier records that were never promised, oldest first: a newer one has replaced them."""
+        return tuple(record for record in self.written if record.to_be_sent and record != self.unsent)
 
     @property
     def unproven(self) -> tuple[Written, ...]:

@@ -13,7 +13,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
-from privacy.errors import MalformedError, RefusalCode, RefusalError, TamperingError
+from privacy.errors import MalformedError, RefusalCode, RefusalError
 
 FEWEST_CHARACTERS: Final = 12
 MAX_VAULT_BYTES: Final = 64 * 2**20
@@ -75,7 +75,7 @@ class Vault:
 
 
 def open_vault(data: bytes, passphrase: str) -> tuple[Vault, bytes]:
-    """The vault that wrote the file `data`, and the content. MalformedError, RefusalError or TamperingError.
+    """The vault that wrote the file `data`, and the content. MalformedError or RefusalError.
 
     A wrong passphrase and an altered file cannot be told apart, and the error says so.
     """
@@ -91,10 +91,12 @@ def open_vault(data: bytes, passphrase: str) -> tuple[Vault, bytes]:
     try:
         return vault, vault._key.decrypt(nonce, sealed, header)
     except InvalidTag:
-        raise TamperingError(
+        # Refused and not called tampering: a slip of the fingers is by far the likelier of the two.
+        raise RefusalError(
             "the wallet does not open: the passphrase is wrong, or the file was altered; nobody can tell which. Type "
             "the passphrase again; if you are sure of it, take the file from a copy, or recover the wallet from its "
-            "written-down code."
+            "written-down code.",
+            RefusalCode.INTEGRITY,
         ) from None
 
 

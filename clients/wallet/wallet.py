@@ -102,10 +102,11 @@ class Wallet:
 
     def write(
         self, address: HolderAddress, *, handle: bytes, grants: Sequence[Grant], frozen: bool, terms: Terms,
-        jurisdiction: str, at: int,
+        jurisdiction: str, at: int, issued_at: int | None = None,
     ) -> SealedRecord:  # fmt: skip
         """The person's complete wishes at one data holder, signed and sealed; a later one replaces it entirely.
 
+        The record says that it was issued at `issued_at` (UTC seconds), or at `at`, by which shares are counted.
         No grants is a withdrawal. Granting, withdrawing and freezing are this same call and the same size.
         RefusalError if the shares granted over all data holders would pass 1: noise shared by several data holders
         protects somebody who is at all of them only as far as the shares add up to 1.
@@ -130,7 +131,7 @@ class Wallet:
             kid=key_id(key.public),
             seq=before.seq + 1,
             prev=before.digest,
-            iat=at,
+            iat=at if issued_at is None else issued_at,
             frozen=frozen,
             grants=tuple(sorted(grants, key=lambda grant: (grant.purpose.value, grant.to))),
             terms=terms,

@@ -6,13 +6,15 @@ from pathlib import Path
 
 import pytest
 
+from clients.holder.doubt import Doubt
+from clients.holder.lane import LaneCopy
 from clients.holder.node import Holder
 from clients.registry_client import RegistryClient
 from federated.messages import Joined, Letter, Opening, ScoreRequests, Update
 from privacy.consent.lane import Head, read_checkpoint
 from privacy.consent.merkle import EMPTY_ROOT
 from privacy.consent.record import Purpose
-from privacy.errors import MalformedError, RefusalError
+from privacy.errors import MalformedError, RefusalCode, RefusalError, TamperingError
 from tests.clients.holder.test_scoring import some_card
 from tests.ready import ASTER, AT, Ready, Source, agreement, code_of, first_instruction, joined_by, withdrawal
 
@@ -102,6 +104,75 @@ def test_a_registry_that_lied_is_believed_again_only_after_a_sync_that_holds(rea
         assert joins(ready, holder, at=AT + 2) == "integrity"
         source.lie = None
         assert joins(ready, holder, at=AT + 3) is True
+
+
+def test_a_lie_is_remembered_over_a_restart_and_by_every_process_until_a_sync_holds(
+    ready: Ready, source: Source
+) -> None:
+    for _ in range(2):  # also after an earlier doubt was settled
+        source.lie = Head(0, EMPTY_ROOT)
+        with ready.holder(source=source) as holder, ready.holder(source=source) as other:
+            assert joins(ready, holder, at=AT + 15) == "integrity"
+            source.away = True
+            assert joins(ready, other, at=AT) == "lane"
+        with ready.holder(source=source) as restarted:  # its lane is seconds old, and silence is no excuse for it
+            assert joins(ready, restarted, at=AT) == "lane"
+            source.away, source.lie = False, None
+            assert joins(ready, restarted, at=AT) is True
+            source.away = True
+            assert joins(ready, restarted, at=AT) is True
+        with ready.holder(source=source) as restarted:
+            assert joins(ready, restarted, at=AT) is True
+        source.away = False
+
+
+def test_a_lie_that_a_sync_by_hand_has_heard_stops_the_node(ready: Ready, source: Source) -> None:
+    source.lie = Head(0, EMPTY_ROOT)
+    with ready.holder() as by_hand, pytest.raises(TamperingError):
+        Doubt(by_hand.lane).sync(source, at=AT)
+    source.away = True
+    with ready.holder(source=source) as holder:
+        assert joins(ready, holder, at=AT) == "lane"
+
+
+def test_a_sync_that_began_before_the_lie_does_not_excuse_it(ready: Ready, source: Source) -> None:
+    liar = ready.source()
+    liar.lie = Head(0, EMPTY_ROOT)
+    with ready.holder() as one, ready.holder() as other:
+
+        def meanwhile() -> None:
+            with pytest.raises(TamperingError):
+                Doubt(other.lane).sync(liar, at=AT)
+
+        source.before = meanwhile
+        Doubt(one.lane).sync(source, at=AT)
+        assert Doubt(one.lane).stands()
+        source.before = None
+        Doubt(one.lane).sync(source, at=AT)
+        assert not Doubt(one.lane).stands()
+
+
+def test_silence_is_no_lie(ready: Ready, source: Source) -> None:
+    source.away = True
+    with ready.holder() as holder:
+        with pytest.raises(RefusalError):
+            Doubt(holder.lane).sync(source, at=AT)
+        assert not Doubt(holder.lane).stands()
+
+
+def test_a_lie_that_cannot_be_kept_is_still_told_and_remembered_while_the_program_runs(
+    ready: Ready, source: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(*_: object) -> None:
+        raise RefusalError("The disk is full.", RefusalCode.INTERNAL)
+
+    source.lie = Head(0, EMPTY_ROOT)
+    with ready.holder(source=source) as holder:
+        with monkeypatch.context() as patched:
+            patched.setattr(LaneCopy, "keep_mark", full)
+            assert joins(ready, holder, at=AT + 15) == "integrity"
+        source.away = True
+        assert joins(ready, holder, at=AT) == "lane"
 
 
 def test_a_run_pinned_to_a_newer_head_than_the_last_sync_is_joined_after_another(ready: Ready, source: Source) -> None:

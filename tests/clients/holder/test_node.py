@@ -251,7 +251,7 @@ def test_a_node_that_syncs_in_mid_run_decides_anew(ready: Ready) -> None:
     assert set(before.handles) - set(after.handles) == {ready.federation.handles[leaver]}
 
 
-def test_the_first_round_after_the_plans_end_is_refused_and_a_made_release_is_still_repeated(ready: Ready) -> None:
+def test_no_round_is_answered_after_the_plans_end_a_made_release_neither(ready: Ready) -> None:
     end = AT + 23 * HOUR_S
     with ready.session() as session:
         letter = first_instruction(ready, joined_by(session.holders, ready.opening()))
@@ -260,8 +260,9 @@ def test_the_first_round_after_the_plans_end_is_refused_and_a_made_release_is_st
         assert holder.ledger.releases() == ()
         made = holder.answer(letter, at=end - 1)
         assert isinstance(made.header, Update)
-        late = holder.answer(letter, at=end + DAY_S)
-        assert late.header == made.header
+        assert holder.answer(letter, at=end - 1).header == made.header
+        for late in (end, end + DAY_S, end + 5 * 365 * DAY_S):
+            assert code_of(holder.answer(letter, at=late)) == "plan"
 
 
 def test_a_scorecard_that_was_not_made_by_the_schema_is_not_measured(ready: Ready) -> None:

@@ -8,10 +8,11 @@ from functools import partial
 import numpy as np
 import pytest
 
+from clients.holder.lane_epochs import announce
 from clients.holder.node import Holder
 from experiments.people import Membership
 from federated.encoder import Encoder
-from federated.messages import Instruction, Letter, Update
+from federated.messages import Instruction, Joined, Letter, Update
 from federated.recipes.fixed_hessian import FixedHessian
 from federated.releases import grid_for_round
 from federated.rows import EncodedRows
@@ -19,6 +20,7 @@ from privacy.consent.commitment import commit_to_subjects
 from privacy.consent.lane import Head
 from privacy.consent.merkle import EMPTY_ROOT
 from privacy.consent.record import Purpose
+from privacy.errors import RefusalError
 from privacy.masks import mask_of
 from privacy.noise import SeededNoise
 from tests.ready import ASTER, AT, Ready, Source, agreement, code_of, first_instruction, joined_by, withdrawal
@@ -198,10 +200,28 @@ def test_too_few_who_stay_are_charged_nothing(ready: Ready) -> None:
         assert scene.holder.ledger.releases() == ()
 
 
-def test_a_registry_that_is_away_is_excused_while_the_lane_is_young(scene: Scene) -> None:
+def test_a_registry_that_is_away_stops_a_new_release_however_young_the_lane_is(scene: Scene) -> None:
+    leaver, *others = scene.ready.agreeing()
+    scene.ready.federation.withdraw(scene.ready.registry, leaver)
     scene.source.away = True
+    for at in (AT, AT + 14, AT + 3600):  # the lane may be a day old for everything else
+        assert code_of(scene.holder.answer(scene.letter, at=at)) == "lane"
+        assert isinstance(scene.holder.answer(Letter(scene.ready.opening()), at=at).header, Joined)
+    assert scene.holder.ledger.releases() == ()
+    assert scene.holder.ledger.kept(f"{scene.run}/1") is None
+    scene.source.away = False
     assert isinstance(scene.answer().header, Update)
-    assert scene.source.asked == 1
+    assert scene.used() == scene.handles(others)
+
+
+def test_a_node_with_old_keys_only_releases_nothing_new(scene: Scene) -> None:
+    with scene.ready.holder() as other:
+        announce(other.lane, scene.holder._keys.current + 1)
+    with pytest.raises(RefusalError, match="rotated"):
+        scene.holder.lane.sync(scene.source, at=AT)
+    assert code_of(scene.answer()) == "lane"
+    assert scene.holder.ledger.releases() == ()
+    assert scene.holder.ledger.kept(f"{scene.run}/1") is None
 
 
 def test_a_registry_that_lies_at_the_last_moment_stops_the_release(scene: Scene) -> None:
@@ -221,3 +241,6 @@ def test_what_was_made_is_repeated_as_it_was_and_asks_nobody(scene: Scene) -> No
     assert again.header == first.header
     assert again.arrays["masked"].tobytes() == first.arrays["masked"].tobytes()
     assert scene.source.asked == asked
+    scene.source.away = True  # nor does it need the registry, while the lane is young enough
+    assert scene.holder.answer(scene.letter, at=AT + 60).header == first.header
+    assert code_of(scene.holder.answer(scene.letter, at=AT + 86_401)) in {"lane", "plan"}

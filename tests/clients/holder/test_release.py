@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from clients.holder.ledger import PrivacyLedger
 from clients.holder.node import Holder
+from experiments.people import Attitude
 from experiments.session import Session
 from federated.encoder import Encoder
 from federated.messages import Instruction, Letter, MaskKey, Update, encode_header
@@ -19,7 +20,18 @@ from federated.releases import grid_for_round, release_name
 from federated.rows import EncodedRows
 from privacy.consent.record import Purpose
 from privacy.noise import SeededNoise
-from tests.ready import ASTER, AT, BIRCH, HOLDERS, Ready, code_of, first_instruction, joined_by
+from tests.ready import (
+    ASTER,
+    AT,
+    BIRCH,
+    HOLDERS,
+    Ready,
+    agreement,
+    code_of,
+    first_instruction,
+    joined_by,
+    withdrawal,
+)
 
 
 class Scene:
@@ -79,6 +91,36 @@ def test_the_same_instruction_again_gives_the_same_bytes_and_charges_nothing(sce
         assert encode_header(answer.header) == encode_header(first.header)
         assert masked(answer).tobytes() == masked(first).tobytes()
     assert scene.charged() == charged
+
+
+@pytest.mark.parametrize("how", ["in the lane", "by the side door", "unlinked", "at both"])
+def test_a_made_release_does_not_go_out_again_once_somebody_in_it_has_withdrawn(scene: Scene, how: str) -> None:
+    first, charged = scene.answer(), scene.charged()
+    federation, leaver = scene.ready.federation, scene.ready.agreeing()[0]
+    lane = scene.session.holders[ASTER].lane
+    if how == "unlinked":
+        lane.unlink(federation.customer(leaver.person))
+    if how in {"by the side door", "at both"}:
+        assert lane.take(withdrawal(scene.ready, leaver), at=AT)
+    if how in {"in the lane", "at both"}:
+        federation.withdraw(scene.ready.registry, leaver)
+        # Until the withdrawal is here, the same bytes: nobody is asked before a sync is due.
+        assert how == "at both" or masked(scene.answer()).tobytes() == masked(first).tobytes()
+    at = AT + 15
+    assert code_of(scene.answer(at=at)) == "consent"
+    scene.restart()
+    assert code_of(scene.answer(at=at)) == "consent"
+    assert scene.charged() == charged
+    # Who is in no release of ours takes nothing back.
+    assert isinstance(scene.answer(BIRCH, at=at).header, Update)
+
+
+def test_a_made_release_goes_out_again_whoever_else_has_withdrawn_or_joined(scene: Scene) -> None:
+    first = scene.answer()
+    held_out, silent = scene.ready.agreeing(held_out=True)[0], scene.ready.with_attitude(Attitude.SILENT)[0]
+    scene.ready.federation.withdraw(scene.ready.registry, held_out)
+    scene.ready.registry.append(ASTER, [agreement(scene.ready, silent)])
+    assert masked(scene.answer(at=AT + 15)).tobytes() == masked(first).tobytes()
 
 
 def test_another_instruction_under_the_same_name_is_refused(scene: Scene) -> None:

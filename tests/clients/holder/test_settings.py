@@ -9,9 +9,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
+from clients.holder.init import Start, make_directory
 from clients.holder.settings import load_settings
 from federated.recipes.base import RecipeName
-from privacy.errors import MalformedError
+from privacy.errors import MalformedError, UsageError
 
 KEY, OTHER_KEY = "ab" * 32, "cd" * 32
 TEXT = f"""version = 1
@@ -161,8 +162,8 @@ def test_a_registry_is_reached_over_tls_or_on_this_machine(tmp_path: Path, url: 
     assert settings.registry.url == settings.desk.side_door == url
 
 
-def test_a_file_that_is_missing_or_no_text_is_malformed(tmp_path: Path) -> None:
-    with pytest.raises(MalformedError, match=r"holder\.toml"):
+def test_a_file_that_is_missing_is_another_directory_and_one_that_is_no_text_is_malformed(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--directory"):
         load_settings(tmp_path / "holder.toml")
     (tmp_path / "holder.toml").write_bytes(b"\xff\xfe")
     with pytest.raises(MalformedError, match=r"holder\.toml"):
@@ -191,3 +192,22 @@ def test_a_file_without_a_certificate_is_never_taken_for_trust(tmp_path: Path, c
         (tmp_path / "registry-ca.pem").write_bytes(content)
     with pytest.raises(MalformedError, match=r"registry\.ca"):
         registry.trust(tmp_path)
+
+
+def test_a_new_data_holders_settings_let_a_withdrawal_count_within_a_minute(tmp_path: Path) -> None:
+    start = Start(
+        holder="aster-bank",
+        registry_url="https://registry.example",
+        registry_key=KEY,
+        registry_ca=None,
+        coordinator="open-scoring",
+        coordinator_key=OTHER_KEY,
+        jurisdiction="TW",
+        language="en",
+        contact="Box 1",
+        side_door="",
+    )
+    make_directory(tmp_path / "home", start)
+    policy = load_settings(tmp_path / "home" / "holder.toml").policy
+    assert (policy.longest_lane_age_s, policy.sync_every_s) == (60, 15)
+    assert "usually within a minute" in " ".join((tmp_path / "home" / "notice.txt").read_text().split())

@@ -25,7 +25,7 @@ from privacy.consent.sealing import LaneKey, Sealed, open_sealed
 from privacy.consent.signing import SigningKey
 from privacy.consent.submission import Submission
 from privacy.consent.view import Entry
-from privacy.errors import FedcreditError, RefusalCode, RefusalError
+from privacy.errors import FedcreditError, MalformedError, RefusalCode, RefusalError
 
 AT = 1_793_491_200
 DAY_S = 86_400
@@ -63,6 +63,8 @@ class FakeRegistry:
     forged: dict[str, list[bytes]] = field(default_factory=dict)  # leaves of another tree, by lane
     promised_lane: str | None = None
     promise_key: SigningKey | None = None
+    epochs: dict[str, set[int]] = field(default_factory=dict)  # of keys that are listed, by lane; else every one is
+    silent: set[str] = field(default_factory=set)  # lanes that take records and show nothing
 
     def leaves(self, lane: str) -> list[bytes]:
         if lane in self.forged:
@@ -76,6 +78,8 @@ class FakeRegistry:
 
     def checkpoint(self, lane: str) -> str:
         self._answers(lane)
+        if lane in self.silent:
+            raise RefusalError("The registry refused (status 503).", RefusalCode.LANE)
         tree = TreeHead(map(leaf_hash, self.leaves(lane)))
         return write_checkpoint(Head(tree.size, tree.root), f"fedcredit/{lane}", self.checkpoint_key or self.key)
 
@@ -103,6 +107,8 @@ class FakeRegistry:
         if lane in self.refuses:
             raise RefusalError("The registry refused (status 503).", RefusalCode.LANE)
         known = self.lanes.setdefault(lane, [])
+        if not {submission.stub.epoch for submission in submissions} <= self.epochs.get(lane, set(range(100))):
+            raise MalformedError("The registry refused (status 400): fetch the key set again.")
         for submission in submissions:
             same = [old for old in known if old.stub.tag == submission.stub.tag]
             if same and same != [submission]:

@@ -6,9 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from privacy.consent.lane import Stub
 from privacy.consent.receipt import read_receipt, verify_receipt
 from privacy.consent.signing import SigningKey
-from privacy.errors import MalformedError, TamperingError
+from privacy.consent.submission import parse_frames
+from privacy.consent.view import Entry
+from privacy.errors import MalformedError, RefusalCode, RefusalError, TamperingError
 from tests.clients.wallet.parties import DataHolder, FakeRegistry, KilledError, Person, digest
 
 
@@ -113,13 +116,56 @@ def test_clocks_that_differ_are_no_broken_promise(linked: Person, registry: Fake
     assert alarms(linked) == []
 
 
-def test_a_registry_that_is_down_is_no_alarm(linked: Person, registry: FakeRegistry) -> None:
+def test_a_registry_that_is_down_is_no_alarm_until_a_promise_is_overdue(linked: Person, registry: FakeRegistry) -> None:
+    linked.grant("birch", share="0.1")
     registry.hide_newest = 1
     linked.grant("aster")
-    registry.down = {"aster"}
-    linked.at += 10_000
+    registry.down = {"aster", "birch"}
+    linked.at += 60 + 120
     assert linked.run("status").exit_code == 3
     assert alarms(linked) == []
+    linked.at += 1
+    assert linked.run("status").exit_code == 5
+    assert alarms(linked) == [("aster", "overdue")]
+
+
+@pytest.mark.parametrize("command", ["withdraw", "freeze"])
+@pytest.mark.parametrize("silence", ["silent", "down"])
+def test_a_promise_followed_by_silence_is_an_alarm_and_the_side_door_takes_the_restriction(
+    linked: Person, birch: DataHolder, registry: FakeRegistry, command: str, silence: str
+) -> None:
+    linked.grant("birch")
+    registry.silent = {"birch"}
+    linked.ok(command, "birch")
+    setattr(registry, silence, {"birch"})
+    assert linked.handed == []
+    linked.side_door_open = False
+    linked.at += 30 * 86_400
+    assert linked.run("status").exit_code == 5
+    assert alarms(linked) == [("birch", "overdue")]
+    for _ in range(2):
+        done = linked.run(command, "birch")
+        assert done.exit_code == 3
+        assert "NOT DELIVERED" in done.out
+        assert "promised the record and has not shown it" in done.out
+    linked.side_door_open = True
+    done = linked.ok(command, "birch")
+    assert "took record 2 itself" in done.out
+    (submission,) = parse_frames(linked.handed[0][1])
+    assert birch.opened(submission) == birch.records[-1]
+
+
+def test_a_promise_followed_by_silence_makes_a_withdrawal_fail_where_there_is_no_side_door(
+    linked: Person, registry: FakeRegistry
+) -> None:
+    linked.grant("aster")
+    registry.silent = {"aster"}
+    linked.ok("withdraw", "aster")
+    linked.at += 60 + 121
+    assert linked.run("withdraw", "aster").exit_code == 5
+    assert linked.run("withdraw", "aster").exit_code == 3
+    registry.silent = set()
+    linked.ok("withdraw", "aster")
 
 
 def _goes_back(registry: FakeRegistry) -> None:
@@ -191,7 +237,8 @@ def test_a_forged_promise_is_an_alarm_and_the_record_still_waits(
     assert alarms(linked) == [("aster", "promise")]
     registry.promised_lane = registry.promise_key = None
     with linked.book() as book:
-        (waiting,) = book.account("aster").unsent
+        waiting = book.account("aster").unsent
+    assert waiting is not None
     assert linked.run("status").exit_code == 5
     assert registry.lanes["aster"] == [waiting.submission]
     with linked.book() as book:
@@ -206,8 +253,56 @@ def test_a_registry_that_lies_about_a_number_keeps_nobody_from_withdrawing(
     linked.at += 1
     assert linked.grant("aster", share="0.1").exit_code == 5
     assert alarms(linked) == [("aster", "position")]
+    # A yes and a no go the same way on, or the registry could tell one from the other.
+    assert linked.run("withdraw", "aster").exit_code == 5
+    assert [len(record.grants) for record in aster.records] == [1, 1, 0]
+    # Nothing is left to be said, and whether that is so cannot be believed.
+    assert linked.run("withdraw", "aster").exit_code == 5
+    done = linked.run("withdraw", "aster")
+    assert done.exit_code == 3
+    assert "NOT CHECKED" in done.out
+
+
+def test_an_entry_made_up_for_our_tag_is_not_believed_and_outdates_no_wallet(
+    linked: Person, aster: DataHolder, registry: FakeRegistry, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    linked.grant("aster")
+    asked: list[bytes] = []
+
+    def position(_: object, __: str, tag: bytes) -> int:
+        asked.append(tag)
+        return 0
+
+    def entries(*_: object) -> list[Entry]:
+        return [Entry(Stub(asked[-1], 1, bytes(32), bytes(32)), b"made up")]
+
+    monkeypatch.setattr(FakeRegistry, "position", position)
+    monkeypatch.setattr(FakeRegistry, "entries", entries)
+    linked.at += 1
+    assert linked.grant("aster", share="0.1").exit_code == 5
     linked.run("withdraw", "aster")
-    assert [len(record.grants) for record in aster.records] == [1, 0]
+    with linked.book() as book:
+        assert not book.account("aster").outdated
+        alarm = book.state.alarms[0]
+    assert (alarm.kind.value, len(alarm.checkpoints), alarm.leaf is not None) == ("position", 1, True)
+    assert [len(record.grants) for record in aster.records] == [1, 1, 0]
+
+
+def test_a_tag_that_is_said_to_be_taken_outdates_no_wallet_without_proof(
+    linked: Person, aster: DataHolder, registry: FakeRegistry
+) -> None:
+    def taken() -> None:
+        raise RefusalError("The registry refused (status 409): tag taken.", RefusalCode.REPLAY)
+
+    linked.grant("aster")
+    registry.before_submit = taken
+    linked.at += 1
+    assert linked.grant("aster", share="0.1").exit_code == 3
+    registry.before_submit = lambda: None
+    with linked.book() as book:
+        assert not book.account("aster").outdated
+    assert linked.grant("aster", share="0.1").exit_code == 0
+    assert [len(record.grants) for record in aster.records] == [1, 1]
 
 
 def test_a_registry_that_answers_nonsense_keeps_nobody_from_withdrawing(
@@ -219,9 +314,9 @@ def test_a_registry_that_answers_nonsense_keeps_nobody_from_withdrawing(
     linked.grant("aster")
     monkeypatch.setattr(FakeRegistry, "position", nonsense)
     linked.at += 1
-    assert linked.grant("aster", share="0.1").exit_code == 4
+    assert linked.grant("aster", share="0.1").exit_code == 0
     linked.ok("withdraw", "aster")
-    assert [len(record.grants) for record in aster.records] == [1, 0]
+    assert [len(record.grants) for record in aster.records] == [1, 1, 0]
 
 
 def test_evidence_of_the_same_lie_does_not_pile_up(linked: Person, registry: FakeRegistry) -> None:

@@ -72,9 +72,31 @@ def test_an_offer_that_is_forged_late_or_no_offer_is_not_answered(person: Person
     assert not (person.directory / "never").exists()
 
 
-def test_another_identity_under_the_same_name_is_refused_for_ever(
+def test_an_offer_that_posed_as_the_data_holder_does_not_shut_out_the_real_one(
+    person: Person, aster: DataHolder, registry: FakeRegistry
+) -> None:
+    impostor = DataHolder("aster", registry)
+    impostor.identity = SigningKey.from_seed(bytes(32))
+    impostor.publish(1)
+    assert person.link(impostor).exit_code == 0
+    aster.publish(1)
+    done = person.link(aster)
+    assert done.exit_code == 0
+    assert fingerprint(impostor.identity.public) in done.err
+    assert "dropped" in done.err
+    assert fingerprint(aster.identity.public) in done.out
+    assert person.grant("aster").exit_code == 0
+    assert len(aster.records) == 1
+    assert person.link(impostor).exit_code == 5
+    assert person.link(aster).exit_code == 0
+
+
+def test_another_identity_under_the_same_name_is_refused_for_ever_once_something_was_written(
     linked: Person, aster: DataHolder, registry: FakeRegistry
 ) -> None:
+    registry.refuses = {"aster"}
+    assert linked.run("freeze", "aster").exit_code == 3  # written is enough; it need not have arrived
+    registry.refuses = set()
     impostor = DataHolder("aster", FakeRegistry())
     impostor.identity = SigningKey.from_seed(bytes(32))
     done = linked.link(impostor)
@@ -94,7 +116,7 @@ def test_a_registry_that_is_down_does_not_keep_a_new_wallet_from_linking(
     done = person.link(aster)
     assert done.exit_code == 0
     assert "sealing keys" in done.err
-    assert person.run("withdraw", "aster").exit_code == 0
+    assert person.run("withdraw", "aster").exit_code == 3
     assert person.grant("aster").exit_code == 3
     registry.down = set()
     assert person.grant("aster").exit_code == 0
@@ -218,11 +240,29 @@ def test_an_offer_cannot_push_a_wallet_beyond_what_the_lane_has(linked: Person, 
 
 def test_a_new_handle_begins_with_nothing_known_and_numbers_go_on(linked: Person, aster: DataHolder) -> None:
     linked.grant("aster")
+    linked.at += 1
+    linked.ok("withdraw", "aster")
     aster.handle = digest("another handle")
     assert linked.link(aster).exit_code == 0
     assert linked.ok("status", "--json").json["holders"][0]["known"] is False
     linked.grant("aster", share="0.2")
-    assert (aster.records[-1].seq, aster.records[-1].handle) == (2, aster.handle)
+    assert (aster.records[-1].seq, aster.records[-1].handle) == (3, aster.handle)
+
+
+@pytest.mark.parametrize("frozen", [False, True])
+def test_an_offer_for_another_customer_number_does_not_take_the_place_of_a_grant(
+    linked: Person, aster: DataHolder, frozen: bool
+) -> None:
+    linked.grant("aster")
+    if frozen:
+        linked.ok("freeze")
+    first, aster.handle = aster.handle, digest("another handle")
+    done = linked.link(aster)
+    assert done.exit_code == 3
+    assert "another customer number" in done.err
+    linked.at += 1
+    linked.ok("withdraw", "aster")
+    assert (aster.records[-1].handle, aster.records[-1].grants) == (first, ())
 
 
 def test_a_newer_notice_is_the_one_that_records_name(linked: Person, aster: DataHolder) -> None:
@@ -235,6 +275,109 @@ def test_a_newer_notice_is_the_one_that_records_name(linked: Person, aster: Data
     linked.ok("export", "--out", linked.directory / "out")
     assert len(list((linked.directory / "out" / "views").iterdir())) == 2
     assert len(list((linked.directory / "out" / "notices").glob("aster-*"))) == 2
+
+
+@pytest.mark.parametrize("granted", [True, False])
+@pytest.mark.parametrize("command", ["withdraw", "freeze"])
+def test_a_copy_that_says_no_already_and_cannot_ask_does_not_look_like_a_withdrawal(
+    linked: Person, aster: DataHolder, registry: FakeRegistry, tmp_path: Path, command: str, granted: bool
+) -> None:
+    if granted:
+        linked.grant("aster", share="0.1")
+    if granted or command == "freeze":
+        linked.ok(command, "aster")
+    shutil.copytree(linked.home, tmp_path / "copy")
+    linked.at += 1
+    if command == "freeze":
+        linked.ok("thaw", "aster")
+    linked.grant("aster", share="0.2")
+    linked.home = tmp_path / "copy"
+    registry.down = {"aster"}
+    done = linked.run(command, "aster")
+    assert done.exit_code == 3
+    assert "NOT CHECKED, and nothing was written" in done.out
+    assert "may still stand" in done.out
+    assert "receipt is kept" not in done.out
+    count = len(aster.records)
+    registry.down = set()
+    linked.ok(command, "aster")
+    assert len(aster.records) == count + 1
+    assert aster.records[-1].grants == ()
+
+
+@pytest.mark.parametrize("registry_takes_it", [True, False])
+def test_a_wallet_that_skipped_numbers_can_be_linked_again(
+    linked: Person, birch: DataHolder, registry: FakeRegistry, tmp_path: Path, registry_takes_it: bool
+) -> None:
+    linked.grant("birch", share="0.1")
+    shutil.copytree(linked.home, tmp_path / "copy")
+    linked.at += 1
+    linked.grant("birch", share="0.2")
+    linked.home = tmp_path / "copy"
+    linked.at += 1
+    assert linked.grant("birch", share="0.3").exit_code == 3
+    registry.down = {"birch"}
+    linked.ok("withdraw", "birch")
+    assert len(linked.handed) == 1
+    registry.down, registry.refuses = set(), set() if registry_takes_it else {"birch"}
+    with linked.book() as book:
+        memory = book.account("birch").memory
+    assert memory.digest is not None
+    offer = birch.offer(newest=Newest(seq=memory.seq, digest=memory.digest))
+    assert linked.link(birch, offer).exit_code == 0
+    linked.at += 1
+    registry.refuses = set()
+    linked.ok("freeze", "birch")
+    newest = max(birch.records, key=lambda record: record.seq)
+    assert (newest.seq, newest.frozen) == (memory.seq + 1, True)
+
+
+def test_a_recovered_wallet_sees_a_record_behind_skipped_numbers(
+    tmp_path: Path, registry: FakeRegistry, aster: DataHolder
+) -> None:
+    person = Person(tmp_path / "old device", registry)
+    code = person.ok("init").out
+    person.link(aster)
+    assert person.grant("aster", share="0.1").exit_code == 0
+    with person.book() as book:
+        book.put(replace(book.account("aster"), outdated=True))
+    registry.down = {"aster"}
+    assert person.run("withdraw", "aster").exit_code == 3
+    registry.down = set()
+    person.ok("withdraw", "aster")
+    person.at += 1
+    assert person.grant("aster", share="0.2").exit_code == 0
+    assert [record.seq for record in aster.records] == [1, 34, 35]
+    again = recovered(person, tmp_path, code)
+    first = Newest(seq=1, digest=payload_digest(encode_record(aster.records[0])))
+    assert again.link(aster, aster.offer(newest=first)).exit_code == 3
+    assert again.link(aster, aster.offer(newest=newest_of(aster))).exit_code == 0
+    again.ok("withdraw", "aster")
+    assert aster.records[-1].seq == 36
+
+
+def test_a_recovered_wallet_says_once_at_each_data_holder_that_earlier_shares_may_still_count(
+    tmp_path: Path, registry: FakeRegistry, aster: DataHolder, birch: DataHolder
+) -> None:
+    person = Person(tmp_path / "old device", registry)
+    code = person.ok("init").out
+    person.link(aster)
+    assert "may still count" not in person.grant("aster", share="1").err
+    again = recovered(person, tmp_path, code)
+    assert again.link(aster, aster.offer(newest=newest_of(aster))).exit_code == 0
+    assert again.link(birch).exit_code == 0
+    score = ("--purpose", "score", "--to", "a", "--data", "capacity", "--days", "3", "--retain-days", "1", "--uses",
+             "1", "--per-days", "1")  # fmt: skip
+    assert "may still count" not in again.ok("grant", "birch", *score).err
+    for holder in ("birch", "aster"):
+        said = []
+        for share in ("0.1", "0.2"):
+            again.at += 1
+            done = again.grant(holder, share=share)
+            assert done.exit_code == 0
+            said.append("may still count" in done.err)
+        assert said == [True, False]
+    assert "made again" in again.ok("grant", "--help").out
 
 
 class Numbers:
@@ -269,6 +412,6 @@ def test_a_registry_that_says_yes_to_everything_does_not_use_up_the_numbers() ->
 
 def test_offers_are_read_before_the_passphrase_is_asked_for(person: Person, aster: DataHolder) -> None:
     person.passphrase_file.write_text("wrong words entirely")
-    assert person.link(aster).exit_code == 5
+    assert person.link(aster).exit_code == 3
     assert isinstance(read_offer(aster.signed_offer(), at=AT), LinkOffer)
     assert PASSPHRASE not in person.passphrase_file.read_text()

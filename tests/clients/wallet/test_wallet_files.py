@@ -85,7 +85,7 @@ def test_without_a_wallet_or_with_the_wrong_passphrase_it_is_said(tmp_path: Path
     person.ok("init")
     person.passphrase_file.write_text("other words entirely")
     done = person.run("status")
-    assert done.exit_code == 5
+    assert done.exit_code == 3
     assert "nobody can tell which" in done.err
 
 
