@@ -13,6 +13,7 @@ from typing import Final, TypeVar
 import httpx
 import msgspec
 
+from clients.deadline import NOT_REACHED, TOTAL, TimelyTransport
 from privacy.consent.lane import parse_leaf
 from privacy.consent.limits import MAX_SEALED_BYTES, MAX_SUBMISSIONS, NAME_PATTERN
 from privacy.consent.submission import Submission, frame
@@ -51,20 +52,22 @@ class _Error(msgspec.Struct, frozen=True):
 class RegistryClient:
     """One registry at `url`, reached over TLS that `ca` (PEM) vouches for; None is what the system trusts.
 
-    Use as a context manager, or close it. No redirects, no proxy from the environment: nobody else is asked.
+    Use as a context manager, or close it. No redirects, no proxy from the environment: nobody else is asked. A silence
+    of `timeout_s` is given up, and so is an answer that is not there whole after three times that.
     """
 
     def __init__(self, url: str, *, ca: str | None, timeout_s: float = TIMEOUT_S) -> None:
         try:
-            if ca is not None and not ca.strip():
+            if ca is not None and not (ca.strip() and ca.isascii()):
                 raise ValueError  # an empty file would otherwise mean the system's trust
             context = ssl.create_default_context(cadata=ca)
+            self._transport = TimelyTransport(context, total_s=TOTAL * timeout_s)
             self._http = httpx.Client(
-                base_url=url, verify=context, timeout=timeout_s, trust_env=False,
+                base_url=url, transport=self._transport, timeout=timeout_s, trust_env=False,
                 # What is compressed could unfold to any size.
                 headers={"Accept-Encoding": "identity"},
             )  # fmt: skip
-        except (ssl.SSLError, ValueError, httpx.InvalidURL):
+        except NOT_REACHED:
             raise MalformedError(
                 "The registry's address or its certificate cannot be read. Whoever gave them should give them again: "
                 "a URL and a certificate in PEM."
@@ -152,6 +155,7 @@ class RegistryClient:
     def _ask(self, method: str, lane: str, path: str, content: bytes | None, *, most: int) -> tuple[int, bytes]:
         if not _NAME.match(lane):
             raise MalformedError("This is no name of a lane. Whoever wrote it should correct it.")
+        self._transport.begin()
         try:
             try:
                 return self._exchange(method, f"lanes/{lane}/{path}", content, most)
@@ -159,7 +163,7 @@ class RegistryClient:
                 # The registry may close a connection that was idle just when it is used again. Every request here can
                 # be repeated without harm.
                 return self._exchange(method, f"lanes/{lane}/{path}", content, most)
-        except httpx.HTTPError as error:
+        except NOT_REACHED as error:
             raise RefusalError(
                 f"The registry cannot be reached, or breaks off ({type(error).__name__}). Check the network, and that "
                 "the address and the certificate are the registry's; then run the same command again.",

@@ -23,6 +23,7 @@ class OpeningFile:
 
     path: Path
     header: Header
+    head: bytes  # the header's line, as it was read
 
     @classmethod
     def check(cls, path: Path, identity: bytes) -> "OpeningFile":
@@ -40,16 +41,26 @@ class OpeningFile:
                 f"{path.name} holds other lines than those the data holder signed for; it was altered on the way. "
                 "The data holder must send it again."
             )
-        return cls(path, header)
+        return cls(path, header, first)
 
     def lines(self) -> Iterator[Line]:
-        """The lines of the body, one at a time. MalformedError for one that cannot be read."""
+        """The lines of the body, one at a time. MalformedError for one that cannot be read.
+
+        The file is read a second time here, and held against the signed header once more: nothing in it counts before
+        the last line has come. TamperingError then if somebody changed it meanwhile.
+        """
         with _unpacked(self.path) as file:
-            file.readline(MAX_ENVELOPE_BYTES + 2)
+            first, digest = file.readline(MAX_ENVELOPE_BYTES + 2), hashlib.sha256()
             while data := file.readline(MAX_LINE_BYTES + 2):
                 if not data.endswith(b"\n"):
                     raise _damaged(self.path, "a line does not end, or is too long")
+                digest.update(data)
                 yield read_line(data)
+        if first != self.head or not hmac.compare_digest(digest.digest(), self.header.body_sha256):
+            raise TamperingError(
+                f"{self.path.name} was changed while it was read, so nothing that was found in it counts. The auditor "
+                "should copy it to where nobody else writes, and run the command again."
+            )
 
 
 def read_small(path: Path, *, what: str, most: int) -> bytes:

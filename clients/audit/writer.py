@@ -3,6 +3,7 @@
 import gzip
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 from collections import Counter
@@ -11,7 +12,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import IO
+from typing import IO, Final
 
 from clients.audit.disclosure import Disclosure
 from clients.audit.opening import Header, Later, LinkLine, ReleaseLine, UsedLine, write_header, write_line
@@ -30,6 +31,7 @@ from privacy.errors import RefusalCode, RefusalError, TamperingError, UsageError
 
 Connect = Callable[[HolderSettings], LaneSource]
 
+_RUN_NAME: Final = re.compile(r"[0-9a-f]{32}\Z")
 _LEVEL = 6  # of compression: what is left after it is random
 
 
@@ -74,7 +76,8 @@ def open_run(directory: Path, run: str, out: Path, *, connect: Connect, at: int)
         closing(LaneCopy(directory / "consent.db", settings, keys)) as lane,
         closing(PrivacyLedger.open(directory / "ledger.db", last_known=lane.ledger_head())) as ledger,
     ):
-        kept = lane.kept_run(run)
+        # Beside the runs, the copy keeps other things under names of other forms.
+        kept = lane.kept_run(run) if _RUN_NAME.match(run) else None
         if kept is None:
             raise RefusalError(
                 "This data holder has joined no run of that name. Name one as the coordinator's run.json does, under "

@@ -8,9 +8,8 @@ import asyncio
 import logging
 import signal
 import socket
-from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
 from typing import Final
@@ -23,6 +22,8 @@ from starlette.routing import Route
 
 from clients.holder.direct import take_all
 from clients.holder.lane import LaneCopy
+from federated.guarded_server import GuardedServer
+from federated.rate_limit import RateLimit
 from privacy.consent.lane import LEAF_BYTES
 from privacy.consent.limits import MAX_SEALED_BYTES
 from privacy.consent.submission import parse_frames
@@ -32,7 +33,7 @@ MOST_RECORDS: Final = 8
 MAX_BODY_BYTES: Final = MOST_RECORDS * (LEAF_BYTES + 2 + MAX_SEALED_BYTES)
 LONGEST_BODY_S: Final = 10.0
 _MOST_CONNECTIONS: Final = 64
-_MOST_ADDRESSES: Final = 4096
+_MOST_CONNECTIONS_EACH: Final = 12
 
 # One text whatever the cause: an answer that tells them apart would tell strangers who is linked.
 NOT_TAKEN: Final = (
@@ -46,24 +47,10 @@ _UNABLE: Final = "The data holder cannot take records now; try again, and tell i
 _LOG = logging.getLogger(__name__)
 
 
-@dataclass(slots=True)
-class RateLimit:
-    """At most `burst` requests at once from one address, and `per_s` a second after that."""
-
-    burst: float
-    per_s: float
-    _left: OrderedDict[str, tuple[float, float]] = field(default_factory=OrderedDict)
-
-    def allows(self, address: str, *, at: float) -> bool:
-        """Whether a request at `at` (seconds of a steady clock) is within the limit; it counts if so."""
-        left, since = self._left.pop(address, (self.burst, at))
-        left = min(self.burst, left + (at - since) * self.per_s)
-        allowed = left >= 1.0
-        self._left[address] = (left - 1.0 if allowed else left, at)
-        # The addresses not seen for longest are forgotten: what is remembered of strangers is bounded.
-        while len(self._left) > _MOST_ADDRESSES:
-            self._left.popitem(last=False)
-        return allowed
+def usual_limits() -> tuple[RateLimit, RateLimit]:
+    """For each address or IPv6 /64, which has one wallet or a few, and for all together: four of them do not use up
+    what all share."""
+    return RateLimit(burst=10, per_s=1), RateLimit(burst=100, per_s=20)
 
 
 def side_door_app(lane: LaneCopy, *, clock: Callable[[], int], limits: tuple[RateLimit, RateLimit]) -> Starlette:
@@ -73,7 +60,8 @@ def side_door_app(lane: LaneCopy, *, clock: Callable[[], int], limits: tuple[Rat
     async def records(request: Request) -> Response:
         address = request.client.host if request.client else ""
         now = asyncio.get_running_loop().time()
-        if not (each.allows(address, at=now) and together.allows("", at=now)):
+        # What is refused to one address is not taken from what all share.
+        if each.take(address, at=now) or together.take("", at=now):
             return _answer(429, _TOO_FAST, {"Retry-After": "5"})
         try:
             async with asyncio.timeout(LONGEST_BODY_S):
@@ -159,8 +147,8 @@ def serve(app: Starlette, address: Address, *, started: Callable[[str], None]) -
     listener = address.listen()
     config = uvicorn.Config(
         app, log_config=None, access_log=False, lifespan="off", server_header=False, ws="none", date_header=False,
-        limit_concurrency=_MOST_CONNECTIONS, timeout_keep_alive=5, timeout_graceful_shutdown=10, proxy_headers=False,
-        ssl_certfile=address.certificate, ssl_keyfile=address.key,
+        limit_concurrency=_MOST_CONNECTIONS + 1, timeout_keep_alive=5, timeout_graceful_shutdown=10,
+        proxy_headers=False, ssl_certfile=address.certificate, ssl_keyfile=address.key,
     )  # fmt: skip
     try:
         config.load()
@@ -170,7 +158,9 @@ def serve(app: Starlette, address: Address, *, started: Callable[[str], None]) -
             "The side door's certificate and key cannot be used together: both in PEM, the key without a passphrase, "
             "are needed. The data holder should make them again."
         ) from None
-    server = _Server(config, lambda: started(address.url(listener)))
+    server = GuardedServer(
+        config, most=_MOST_CONNECTIONS, each=_MOST_CONNECTIONS_EACH, started=lambda: started(address.url(listener))
+    )
     # uvicorn raises the signal again once it has shut down, for whoever waited before it: nobody did.
     before = {number: signal.signal(number, lambda *_: None) for number in (signal.SIGTERM, signal.SIGINT)}
     try:
@@ -179,17 +169,6 @@ def serve(app: Starlette, address: Address, *, started: Callable[[str], None]) -
         for number, handler in before.items():
             signal.signal(number, handler)
         listener.close()
-
-
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, started: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._tell = started
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """As uvicorn does, then tell."""
-        await super().startup(sockets)
-        self._tell()
 
 
 async def _body(request: Request) -> bytes:

@@ -54,8 +54,15 @@ CATEGORY_PATTERN: Final = r"^[a-z][a-z0-9_]*\Z"
 # The last of 43 characters carries 4 bits of the 256, of 22 characters 2 bits of the 128: the rest must be 0.
 BASE64_32_PATTERN: Final = r"^[A-Za-z0-9_-]{42}[AEIMQUYcgkosw048]\Z"
 BASE64_16_PATTERN: Final = r"^[A-Za-z0-9_-]{21}[AQgw]\Z"
-# No login, query or final slash: whoever appends a path needs not look. Plain HTTP only within one machine.
-URL_PATTERN: Final = r"^(?:https://[a-z0-9](?:[a-z0-9.-]*[a-z0-9])?|http://127\.0\.0\.1)(?::[1-9][0-9]{0,4})?(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*\Z"
+# No login, query or final slash: whoever appends a path needs not look. Plain HTTP only within one machine. A host is
+# what every library takes for one: labels of letters, digits and inner hyphens, no "xn--" (of which many spellings are
+# no name, and some look like another), and only an IPv4 address ends in a label of digits. Ports end at 65535.
+_LABEL: Final = r"(?!xn--)[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+_OCTET: Final = r"(?:25[0-5]|2[0-4][0-9]|1[0-9]{2}|[1-9]?[0-9])"
+_HOST: Final = rf"(?:{_OCTET}(?:\.{_OCTET}){{3}}|(?![a-z0-9.-]{{254}})(?:{_LABEL}\.)*(?![0-9]+(?:[:/]|\Z)){_LABEL})"
+_PORT: Final = r"(?:6553[0-5]|655[0-2][0-9]|65[0-4][0-9]{2}|6[0-4][0-9]{3}|[1-5][0-9]{4}|[1-9][0-9]{0,3})"
+_PATH: Final = r"(?:/[A-Za-z0-9_~-][A-Za-z0-9._~-]*)*"
+URL_PATTERN: Final = rf"^(?:https://{_HOST}|http://127\.0\.0\.1)(?::{_PORT})?{_PATH}\Z"
 
 UtcSeconds = Annotated[int, Meta(ge=EARLIEST_UTC_S, le=LATEST_UTC_S)]
 Count = Annotated[int, Meta(ge=1, le=MAX_COUNT)]

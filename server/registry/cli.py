@@ -6,7 +6,8 @@ from pathlib import Path
 
 import click
 
-from server.registry.settings import KEY_FILE, SETTINGS_FILE, Home
+from privacy.errors import UsageError
+from server.registry.settings import KEY_FILE, SETTINGS_FILE, Home, has_password
 
 _directory = click.argument("directory", type=click.Path(path_type=Path, file_okay=False))
 _json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
@@ -23,7 +24,9 @@ def registry() -> None:
 @click.option("--port", type=click.IntRange(0, 65_535), default=8443, show_default=True, help="0 takes a free one.")
 @click.option("--self-signed", is_flag=True, help="Make a certificate that no authority vouches for.")
 @click.option("--name", default=None, help="Host name in that certificate, if it is not --host.")
-@click.option("--database", default="sqlite:///registry.db", show_default=True, help="SQLite or PostgreSQL by URL.")
+@click.option("--database", default="sqlite:///registry.db", show_default=True,
+              help="SQLite or PostgreSQL by URL, without a password: that belongs into ~/.pgpass, or, with all of the "
+              "URL, into registry.toml afterwards.")  # fmt: skip
 @click.option("--lane", "lanes", multiple=True, metavar="NAME=HEX",
               help="A data holder and its identity key; may be repeated.")  # fmt: skip
 def init(
@@ -32,6 +35,12 @@ def init(
     """Make a registry's DIRECTORY: key, settings and, if asked for, a certificate. Nothing is ever overwritten."""
     from server.registry.setup import make_home
 
+    if has_password(database):
+        raise UsageError(
+            "--database has a password in it, which others on this machine can read while the command runs. Put it "
+            "into ~/.pgpass and leave it out here; or leave --database out and write the whole URL into registry.toml "
+            "afterwards. Change the password first: it was shown."
+        )
     made = make_home(
         directory, host=host, port=port, database=database, lanes=lanes, at=int(time.time()),
         certified_name=(name or host) if self_signed else None,
@@ -50,11 +59,16 @@ def init(
 def lane(directory: Path, lane: str) -> None:
     """Give a data holder a lane at the registry in DIRECTORY: its name, and the identity key that it told you.
 
-    Compare the key's fingerprint by telephone first. A registry that is serving takes it up when it is started again.
+    Compare the fingerprint that is shown by telephone. A registry that is serving takes the lane up when it is started
+    again.
     """
+    from privacy.consent.linking import fingerprint
     from server.registry.setup import add_lane
 
-    click.echo(f"lane {add_lane(directory, lane)} is there; start the registry again if it is serving")
+    name = add_lane(directory, lane)
+    identity = Home.open(directory).settings.identities[name]
+    click.echo(f"lane {name} is there, for the data holder whose fingerprint is: {fingerprint(identity)}")
+    click.echo("start the registry again if it is serving", err=True)
 
 
 @registry.command(epilog="Example: fedcredit registry serve registry")

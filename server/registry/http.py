@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 
+from federated.rate_limit import RateLimit
 from privacy.consent.limits import MAX_SEALED_BYTES, TAG_BYTES
 from privacy.consent.submission import MAX_FRAMES_BYTES, parse_frames
 from privacy.consent.tiles import parse_tile_path
@@ -28,8 +29,8 @@ from server.registry.edge import (
     family_of,
     read_body,
 )
-from server.registry.limits import RateLimit
 from server.registry.metrics import Metrics
+from server.registry.reads import Reads, Value
 from server.registry.settings import RegistrySettings
 from server.registry.store import NotThereError, Registry
 
@@ -51,13 +52,14 @@ def create_app(
 ) -> FastAPI:
     """The service of one registry; `clock` gives UTC seconds. Whoever opened `registry` closes it afterwards."""
     metrics = Metrics()
-    committer = Committer(registry, clock, metrics)
-    limit = RateLimit(records_per_minute=settings.limits.records_per_minute, burst=settings.limits.burst)
+    committer, reads = Committer(registry, clock, metrics), Reads()
+    limit = RateLimit(settings.limits.burst, settings.limits.records_per_minute / 60)
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
         yield
         await committer.close()
+        reads.close()
 
     app = FastAPI(
         title="Consent registry", version="1", lifespan=lifespan,
@@ -68,9 +70,14 @@ def create_app(
 
     body = partial(read_body, seconds=body_seconds)
 
+    def address_of(request: Request) -> str:
+        return request.client.host if request.client else ""
+
+    async def read(request: Request, work: Callable[[], Value]) -> Value:
+        return await reads.call(address_of(request), work)
+
     def take(request: Request, records: int) -> None:
-        address = request.client.host if request.client else ""
-        if wait_s := limit.take(address, records, at=asyncio.get_running_loop().time()):
+        if wait_s := limit.take(address_of(request), records, at=asyncio.get_running_loop().time()):
             raise TooManyError(wait_s)
 
     async def promises(append: Append) -> Response:
@@ -79,33 +86,33 @@ def create_app(
         return answer({"promises": [envelope.decode() for envelope in envelopes]})
 
     @app.get("/lanes/{lane}/checkpoint", summary="The signed head (C2SP tlog-checkpoint)", responses=_TEXT)
-    async def checkpoint(lane: str) -> Response:
-        note = await committer.call(partial(registry.checkpoint, lane))
+    async def checkpoint(lane: str, request: Request) -> Response:
+        note = await read(request, partial(registry.checkpoint, lane))
         return Response(note, headers=_NOW, media_type="text/plain")
 
     @app.get("/lanes/{lane}/tile/{path:path}", summary="Hashes and log entries (C2SP tlog-tiles)", responses=_BINARY)
-    async def tile(lane: str, path: str) -> Response:
+    async def tile(lane: str, path: str, request: Request) -> Response:
         asked = parse_tile_path(f"tile/{path}")
         work = (
             partial(registry.entry_bundle, lane, asked.index, asked.width) if asked.level is None
             else partial(registry.tile, lane, asked.level, asked.index, asked.width)
         )  # fmt: skip
-        return Response(await committer.call(work), headers=_FOR_EVER, media_type=_BYTES)
+        return Response(await read(request, work), headers=_FOR_EVER, media_type=_BYTES)
 
     @app.get("/lanes/{lane}/sealed/{path:path}", summary="What lies beside the log entries", responses=_BINARY)
-    async def sealed(lane: str, path: str) -> Response:
+    async def sealed(lane: str, path: str, request: Request) -> Response:
         asked = parse_tile_path(f"tile/entries/{path}")
-        content = await committer.call(partial(registry.sealed_bundle, lane, asked.index, asked.width))
+        content = await read(request, partial(registry.sealed_bundle, lane, asked.index, asked.width))
         # What is erased must not live on in somebody's cache.
         return Response(content, headers=_NOW, media_type=_BYTES)
 
     @app.get("/lanes/{lane}/positions/{tag}", summary="Where the record with a tag is")
-    async def position(lane: str, tag: str) -> Response:
+    async def position(lane: str, tag: str, request: Request) -> Response:
         if not _TAG.match(tag):
             raise MalformedError(
                 f"A tag is {2 * TAG_BYTES} lower-case hexadecimal digits. The wallet should correct it."
             )
-        found = await committer.call(partial(registry.position, lane, bytes.fromhex(tag)))
+        found = await read(request, partial(registry.position, lane, bytes.fromhex(tag)))
         if found is None:
             raise NotThereError(
                 "No record with this tag is in the lane. Its wallet should submit it.", RefusalCode.LANE
@@ -126,8 +133,8 @@ def create_app(
         return await promises(registry.tombstone(lane, await body(request, MAX_SEALED_BYTES)))
 
     @app.get("/lanes/{lane}/key-set", summary="The keys that records are sealed to")
-    async def key_set(lane: str) -> Response:
-        envelope = await committer.call(partial(registry.key_set, lane))
+    async def key_set(lane: str, request: Request) -> Response:
+        envelope = await read(request, partial(registry.key_set, lane))
         return Response(envelope, headers=_NOW, media_type="application/json")
 
     @app.put("/lanes/{lane}/key-set", summary="Publish a newer key set", openapi_extra=_body("application/json"))
@@ -138,15 +145,15 @@ def create_app(
         return answer({"status": "ok"})
 
     @app.get("/healthz", summary="Whether the database can be read")
-    async def healthz() -> Response:
-        await committer.call(registry.check_database)
+    async def healthz(request: Request) -> Response:
+        await read(request, registry.check_database)
         return answer({"status": "ok"}, headers=_NOW)
 
     @app.get("/metrics", summary="Figures for Prometheus", responses=_TEXT)
-    async def figures() -> Response:
+    async def figures(request: Request) -> Response:
         for lane in settings.lanes:
             try:
-                metrics.sized(lane, (await committer.call(partial(registry.head, lane))).size)
+                metrics.sized(lane, (await read(request, partial(registry.head, lane))).size)
             except TamperingError:
                 metrics.sized(lane, -1)
         return Response(metrics.text(), headers=_NOW, media_type="text/plain; version=0.0.4")

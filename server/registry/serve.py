@@ -14,12 +14,15 @@ from typing import Final
 import uvicorn
 from fastapi import FastAPI
 
+from federated.guarded_server import GuardedServer
 from privacy.errors import RefusalCode, RefusalError
 from server.registry.http import create_app
 from server.registry.settings import Home
 from server.registry.store import Registry
 
 MOST_CONNECTIONS: Final = 512
+MOST_CONNECTIONS_EACH: Final = 128
+"""From one address, or one IPv6 /64: few strangers could otherwise take all of them."""
 GRACE_S: Final = 30
 GOODBYE_S: Final = 0.5
 
@@ -46,7 +49,10 @@ def serve(home: Home, *, listening: Callable[[str], None]) -> None:
             host, port = listener.getsockname()[:2]
             address = f"{scheme}://{f'[{host}]' if ':' in host else host}:{port}"
             app = create_app(home.settings, registry, lambda: int(time.time()))
-            server = _Server(_config(home, app), lambda: listening(address))
+            server = _Server(
+                _config(home, app), most=MOST_CONNECTIONS, each=MOST_CONNECTIONS_EACH,
+                started=lambda: listening(address),
+            )  # fmt: skip
             for number in (signal.SIGTERM, signal.SIGINT):
                 # Uvicorn hands the signal on when it is done; without this the process would then die of it.
                 signal.signal(number, server.stop)
@@ -55,16 +61,7 @@ def serve(home: Home, *, listening: Callable[[str], None]) -> None:
         registry.close()
 
 
-class _Server(uvicorn.Server):
-    def __init__(self, config: uvicorn.Config, ready: Callable[[], None]) -> None:
-        super().__init__(config)
-        self._ready = ready
-
-    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self._ready()
-
+class _Server(GuardedServer):
     async def _wait_tasks_to_complete(self) -> None:
         """Wait for every request that is being answered, and a moment for connections that say goodbye.
 
@@ -101,7 +98,8 @@ def _config(home: Home, app: FastAPI) -> uvicorn.Config:
         app, log_config=None, access_log=False, server_header=False, lifespan="on", ws="none",
         # What a proxy says about who asked can be made up by anybody who is not the proxy.
         proxy_headers=False,
-        limit_concurrency=MOST_CONNECTIONS, timeout_graceful_shutdown=GRACE_S,
+        # Requests whose wallet hung up count here, too; connections are bounded before they get this far.
+        limit_concurrency=MOST_CONNECTIONS + 1, timeout_graceful_shutdown=GRACE_S,
         # httptools and uvloop, always: where they are missing, say so at the start and not by being slow.
         http="httptools", loop="uvloop",
         ssl_certfile=home.certificate if encrypted else None, ssl_keyfile=home.private_key if encrypted else None,
@@ -118,7 +116,7 @@ def _listener(home: Home) -> socket.socket:
         try:
             listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listener.bind(address)
-            listener.listen(2048)
+            listener.listen()
         except OSError:
             listener.close()
             raise

@@ -129,6 +129,15 @@ def database_in(directory: Path, database: str) -> str | Path:
     return database
 
 
+def has_password(database: str) -> bool:
+    """Whether a database's URL has a password in it. One that cannot be read as a URL is taken to have."""
+    try:
+        url = make_url(database)
+    except (ArgumentError, ValueError):
+        return "@" in database
+    return bool(url.password) or "password" in url.query
+
+
 def is_loopback(host: str) -> bool:
     """Whether only this machine can reach `host`."""
     try:

@@ -1,5 +1,6 @@
 """How a registry is: its lanes' sizes and roots, read from its directory or asked over HTTP."""
 
+import re
 import ssl
 from pathlib import Path
 from typing import Any, Final
@@ -8,12 +9,14 @@ import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
 from privacy.consent.lane import parse_checkpoint_body
+from privacy.consent.limits import NAME_PATTERN
 from privacy.errors import MalformedError, RefusalCode, RefusalError, TamperingError
 from server.registry.serve import open_registry
 from server.registry.settings import Home
 from server.registry.tables import DatabaseUnavailableError
 
 _TIMEOUT_S: Final = 10.0
+_NAME: Final = re.compile(NAME_PATTERN)
 _ENTRIES: Final = "fedcredit_registry_lane_entries"
 
 
@@ -50,7 +53,7 @@ def status_at(url: str, ca: str | None) -> dict[str, Any]:
                 sample.labels["lane"]
                 for family in text_string_to_metric_families(metrics)
                 for sample in family.samples
-                if sample.name == _ENTRIES
+                if sample.name == _ENTRIES and _NAME.match(sample.labels.get("lane", ""))
             )
             notes = {name: client.get(f"/lanes/{name}/checkpoint") for name in names}
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:

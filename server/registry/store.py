@@ -38,8 +38,8 @@ class Registry:
     """The lanes of all data holders, and the key that signs their heads and promises.
 
     `lanes` gives each data holder's Ed25519 key, by which its tombstones and key sets are known; without them every
-    lane name is taken and tombstones and key sets are refused. May be used by several threads, one at a time, and by
-    several processes on one database.
+    lane name is taken and tombstones and key sets are refused. May be used by several threads, and by several
+    processes on one database.
     """
 
     def __init__(
@@ -55,6 +55,8 @@ class Registry:
         self._lanes = lanes
         self._merge_delay_s = merge_delay_s
         self._logs: dict[str, LaneLog] = {}
+        # Of the trees in memory. A commit holds it to its end; a read takes it inside its transaction, before its first
+        # query, and lets it go before it fetches what it came for: the database keeps that instant for it.
         self._lock = RLock()
 
     @property
@@ -145,7 +147,7 @@ class Registry:
 
     def head(self, lane: str) -> Head:
         """Size and root of a lane, unsigned."""
-        with self._lock, self._database.reading() as connection:
+        with self._database.reading() as connection, self._lock:
             return self._caught_up(connection, lane).head
 
     def entries(self, lane: str, start: int, stop: int | None = None) -> list[Entry]:
@@ -158,7 +160,7 @@ class Registry:
         query = query.where(ENTRIES.c.lane == lane, ENTRIES.c.position >= start)
         if stop is not None:
             query = query.where(ENTRIES.c.position < stop)
-        with self._lock, self._database.reading() as connection:
+        with self._database.reading() as connection:
             rows = connection.execute(query).all()
         return [Entry(parse_leaf(row.leaf), row.content) for row in rows]
 
@@ -166,12 +168,12 @@ class Registry:
         """Where the record with a tag is; None when it is not in the lane."""
         self._check(lane)
         query = select(ENTRIES.c.position).where(ENTRIES.c.lane == lane, ENTRIES.c.tag == tag)
-        with self._lock, self._database.reading() as connection:
+        with self._database.reading() as connection:
             return connection.execute(query).scalar_one_or_none()
 
     def tile(self, lane: str, level: int, index: int, width: int) -> bytes:
         """A tile of hashes (C2SP tlog-tiles). NotThereError while the lane has not grown that far."""
-        with self._lock, self._database.reading() as connection:
+        with self._database.reading() as connection, self._lock:
             log = self._caught_up(connection, lane)
             _require_grown(log.head.size >> (8 * level), index, width)
             return tile_of(log.tree, level, index, width)
@@ -194,7 +196,7 @@ class Registry:
     def key_set(self, lane: str) -> bytes:
         """The data holder's newest key set. NotThereError before the first."""
         self._check(lane)
-        with self._lock, self._database.reading() as connection:
+        with self._database.reading() as connection:
             envelope = stored_key_set(connection, lane)
         if envelope is None:
             raise NotThereError(
@@ -211,7 +213,7 @@ class Registry:
 
     def check_database(self) -> None:
         """Read from the database. DatabaseUnavailableError when that is not possible."""
-        with self._lock, self._database.reading() as connection:
+        with self._database.reading() as connection:
             connection.execute(select(ENTRIES.c.position).limit(1)).all()
 
     def _bundle(self, lane: str, index: int, width: int, column: Column[bytes]) -> list[bytes | None]:
@@ -220,8 +222,9 @@ class Registry:
         query = select(where.position, column).where(
             where.lane == lane, where.position >= first, where.position < first + width
         )
-        with self._lock, self._database.reading() as connection:
-            _require_grown(self._caught_up(connection, lane).head.size, index, width)
+        with self._database.reading() as connection:
+            with self._lock:
+                _require_grown(self._caught_up(connection, lane).head.size, index, width)
             found = {row.position: row[1] for row in connection.execute(query)}
         return [found.get(position) for position in range(first, first + width)]
 

@@ -17,6 +17,7 @@ from privacy.consent.merkle import leaf_hash
 from privacy.consent.tombstone import TombstoneStatement, write_tombstone
 from privacy.consent.view import Entry
 from privacy.errors import FedcreditError, MalformedError, RefusalCode, RefusalError, TamperingError
+from tests.clients.dripping import dripping
 from tests.privacy.consent.reference_merkle import mth
 from tests.registry_process import RegistryProcess, make_registry, serving
 from tests.server.registry.samples import AT, HOLDER, LANE, LANES, OTHER_HOLDER, key_set, submission
@@ -122,15 +123,43 @@ def test_nobody_there_is_a_refusal(registry: RegistryProcess) -> None:
 
 
 def test_a_certificate_that_is_none_is_refused(tmp_path: Path) -> None:
-    for ca in ("", "  \n", "no certificate", "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"):
+    for ca in (
+        "",
+        "  \n",
+        "no certificate",
+        "\u00e9",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    ):
         with pytest.raises(MalformedError):
             RegistryClient("https://127.0.0.1:1", ca=ca)
 
 
+@pytest.mark.parametrize(
+    "url",
+    ["https://a..b", "https://xn--a", "https://999.1.1.1", "https://" + "a" * 64, "https://\ud800", "https://a:99999"],
+)
+def test_a_hostile_address_is_told_in_words(url: str) -> None:
+    with pytest.raises((RefusalError, MalformedError)), RegistryClient(url, ca=None) as client:
+        client.checkpoint(LANE)
+
+
+HEAD = b"HTTP/1.1 200 OK\r\nContent-Length: 16000\r\n\r\n"
+
+
+@pytest.mark.parametrize("head", [b"", b"HTTP/1.1 200 ", b"HTTP/1.1 200 OK\r\nX: ", HEAD])
+def test_an_answer_that_drips_is_given_up(head: bytes) -> None:
+    with dripping(head) as url, RegistryClient(url, ca=None, timeout_s=0.2) as client:
+        for _ in range(2):  # the next exchange has its own time
+            with pytest.raises(RefusalError, match="ReadTimeout") as caught:
+                client.checkpoint(LANE)
+            assert caught.value.code is RefusalCode.LANE
+
+
 def test_a_redirect_is_not_followed(registry: RegistryProcess) -> None:
     elsewhere = {"Location": f"{registry.url}/lanes/{LANE}/checkpoint"}
-    with answering(302, b"", elsewhere) as client, pytest.raises(RefusalError):
-        client.checkpoint(LANE)
+    for place in (elsewhere, {"Location": "https://xn--a/"}, {"Location": "https://a:b/"}):
+        with answering(302, b"", place) as client, pytest.raises(RefusalError):
+            client.checkpoint(LANE)
 
 
 def test_answers_that_are_too_long_are_not_read() -> None:

@@ -132,6 +132,8 @@ def test_mistakes_are_told(run: Command, tmp_path: Path) -> None:
         (2, ["open", "--directory", home, "--run", case.outcome.run, "--out", broken]),
         (3, ["open", "--directory", home, "--run", "0" * 32, "--out", tmp_path / "o"]),
         (3, ["open", "--directory", home, "--run", "../../x", "--out", tmp_path / "o"]),
+        (3, ["open", "--directory", home, "--run", "epoch 1", "--out", tmp_path / "o"]),
+        (3, ["open", "--directory", home, "--run", case.outcome.run.upper(), "--out", tmp_path / "o"]),
         (3, with_option(arguments, "--run-record", other_record)),
         (3, [*arguments, "--receipt", other_lane]),
         (4, ["replay", broken, *arguments[2:]]),

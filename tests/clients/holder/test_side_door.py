@@ -24,7 +24,8 @@ from starlette.applications import Starlette
 
 from clients.holder.ceremony import make_offers
 from clients.holder.lane import LaneCopy
-from clients.holder.side_door import MAX_BODY_BYTES, MOST_RECORDS, Address, RateLimit, serve, side_door_app
+from clients.holder.side_door import MAX_BODY_BYTES, MOST_RECORDS, Address, serve, side_door_app, usual_limits
+from federated.rate_limit import RateLimit
 from privacy.consent.canonical import base64url
 from privacy.consent.record import ConsentRecord
 from privacy.consent.submission import Submission, frame
@@ -245,14 +246,28 @@ def test_requests_are_limited_for_each_address_and_for_all(scene: Scene) -> None
             assert answers[-1].headers["Retry-After"] == "5"
 
 
-def test_a_limit_refills_and_remembers_a_bounded_number_of_addresses() -> None:
-    limit = RateLimit(burst=2, per_s=0.5)
-    assert [limit.allows("a", at=at) for at in (0, 0, 0, 1, 2, 2)] == [True, True, False, False, True, False]
-    assert limit.allows("b", at=2)
-    for number in range(10_000):
-        limit.allows(str(number), at=3)
-    assert len(limit._left) == 4096
-    assert limit.allows("9999", at=3)
+def test_one_household_cannot_use_up_what_all_share() -> None:
+    each, together = usual_limits()
+    assert each.burst < together.burst / 4
+    assert each.per_s < together.per_s / 4
+    through = 0
+    for second in range(200):
+        for number in range(20):  # one IPv6 /64, with another of its addresses each time
+            at = second + number / 20
+            each.take(f"2001:db8::{second:x}:{number:x}", at=at) or together.take("", at=at)
+        at = second + 0.99
+        through += not (each.take(f"198.51.100.{second}", at=at) or together.take("", at=at))
+    assert through == 200
+
+
+def test_silent_strangers_do_not_shut_the_door(scene: Scene) -> None:
+    with door(scene) as running, contextlib.ExitStack() as silent:
+        port = int(running.url.rpartition(":")[2])
+        for _ in range(80):
+            silent.enter_context(socket.create_connection(("127.0.0.1", port), source_address=("127.0.0.2", 0)))
+        assert httpx.get(f"{running.url}/healthz", trust_env=False).json() == {"status": "ok"}
+        silent.close()
+        running.stop()
 
 
 class Failing:

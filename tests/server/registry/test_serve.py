@@ -6,8 +6,10 @@ import ssl
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import ExitStack, closing
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import httpx
 import pytest
@@ -15,9 +17,10 @@ import pytest
 from privacy.consent.lane import read_checkpoint
 from privacy.consent.promise import read_promise
 from privacy.consent.submission import frame
-from privacy.errors import RefusalError
+from privacy.errors import FedcreditError, RefusalError
 from server.registry.serve import open_registry
 from server.registry.settings import Home
+from server.registry.status import status_at
 from server.registry.verify import verify_database
 from tests.privacy.consent.reference_merkle import mth
 from tests.registry_process import make_registry, serving, start
@@ -76,6 +79,19 @@ def test_who_is_not_given_the_certificate_does_not_connect(local: Home) -> None:
             old.wrap_socket(plain)
         assert registry.stop() == 0
         assert "127.0.0.1" not in "".join(registry.said)
+
+
+@pytest.mark.parametrize("tls", [True, False])
+def test_silent_strangers_do_not_keep_others_out(tmp_path: Path, tls: bool) -> None:
+    home = make_registry(tmp_path / "registry", LANES, tls=tls)
+    with serving(home) as registry, ExitStack() as silent:
+        port = int(registry.url.rpartition(":")[2])
+        for _ in range(520):
+            silent.enter_context(socket.create_connection(("127.0.0.1", port), source_address=("127.0.0.2", 0)))
+        with registry.client() as client:
+            assert len(client.submit(LANE, [submission("a")])) == 1
+        silent.close()
+        assert registry.stop() == 0
 
 
 def test_what_is_queued_when_it_is_told_to_stop_is_still_stored_and_answered(local: Home) -> None:
@@ -177,6 +193,53 @@ def test_the_commands_tell_what_they_made(tmp_path: Path) -> None:
     assert verdict.returncode == 5
     assert "the ciphertext at position 0 is missing without a tombstone" in verdict.stderr
     assert command("status", "https://127.0.0.1:1").returncode == 3
+
+
+@pytest.mark.parametrize("url", [
+    "postgresql://me:hush@127.0.0.1:1/name", "postgresql://127.0.0.1:1/name?user=me&password=hush", "postgresql://me:hush@[x",
+])  # fmt: skip
+def test_a_password_on_the_command_line_is_refused_and_not_repeated(tmp_path: Path, url: str) -> None:
+    done = command("init", str(tmp_path / "r"), "--database", url)
+    assert done.returncode == 2
+    assert ".pgpass" in done.stderr
+    assert "hush" not in done.stderr
+    assert not (tmp_path / "r").exists()
+    assert command("init", str(tmp_path / "r"), "--database", url.replace("hush", "")).returncode != 0
+
+
+HOSTILE_METRICS = (
+    b"# TYPE fedcredit_registry_lane_entries gauge\nfedcredit_registry_lane_entries 1\n",
+    b'fedcredit_registry_lane_entries{lane="../../healthz"} 1\n',
+    b'fedcredit_registry_lane_entries{lane="a\\nb"} 1\n',
+    b'fedcredit_registry_lane_entries{lane="a"} x\n', b"\xff{", b"{" * 1000, b"fedcredit_registry_lane_entries{",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("metrics", HOSTILE_METRICS)
+def test_status_of_a_hostile_registry_is_told_in_words(metrics: bytes) -> None:
+    asked = []
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            self.send_response(200)
+            self.end_headers()
+            self.wfile.write(metrics if self.path == "/metrics" else b"{}")
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    with HTTPServer(("127.0.0.1", 0), Handler) as server:
+        thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
+        thread.start()
+        try:
+            assert status_at(f"http://127.0.0.1:{server.server_port}", None)["lanes"] == {}
+        except FedcreditError:
+            pass
+        finally:
+            server.shutdown()
+            thread.join()
+    assert set(asked) <= {"/healthz", "/metrics", "/lanes/a/checkpoint"}
 
 
 def test_two_processes_serve_one_database(home: Home, tmp_path: Path) -> None:
