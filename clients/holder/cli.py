@@ -264,28 +264,28 @@ def side_door(host: str, port: int, certificate: Path | None, key: Path | None, 
     Publish its address in holder.toml as desk.side_door. Until SIGTERM or Ctrl-C.
     """
     from clients.holder.desk import Desk
-    from clients.holder.side_door import Address, RateLimit, serve, side_door_app
+    from clients.holder.side_door import Address, serve, side_door_app, usual_limits
 
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
     for name in ("uvicorn", "uvicorn.error", "asyncio"):
         logging.getLogger(name).setLevel(logging.WARNING)
     address = Address(host, port, certificate, key)
     with Desk.open(directory) as desk:
-        limits = (RateLimit(burst=10, per_s=1), RateLimit(burst=100, per_s=20))
-        app = side_door_app(desk.lane, clock=_now, limits=limits)
+        app = side_door_app(desk.lane, clock=_now, limits=usual_limits())
         serve(app, address, started=lambda url: click.echo(f"listening on {url}"))
 
 
 def _offer(directory: Path, customers: tuple[str, ...], out: Path, *, as_json: bool) -> None:
     from clients.holder.ceremony import make_offers
     from clients.holder.desk import Desk, new_files, registry_of, write_new
+    from clients.holder.doubt import Doubt
     from privacy.consent.linking import fingerprint
 
     with Desk.open(directory) as desk:
         files = new_files(out, "offer", len(customers))
         if desk.lane.links().keys() & set(customers):
             with registry_of(desk) as registry:  # a recovered wallet goes on after the newest record
-                desk.lane.sync(registry, at=_now())
+                Doubt(desk.lane).sync(registry, at=_now())
         for file, envelope in zip(files, make_offers(desk, customers, at=_now()), strict=True):
             write_new(file, envelope, secret=True)
         print_of_identity = fingerprint(desk.keys.identity.public)

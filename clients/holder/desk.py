@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from clients.holder.desk_book import DeskBook
 from clients.holder.keys import HolderKeys
 from clients.holder.lane import LaneCopy
+from clients.holder.lane_epochs import announce_up_to
 from clients.holder.row_seal import RowSeal
 from clients.holder.settings import HolderSettings, load_settings
 from federated.schema_toml import load_schema
@@ -48,7 +49,13 @@ class Desk:
         except BaseException:
             book.close()
             raise
-        return cls(directory, settings, keys, lane, book)
+        desk = cls(directory, settings, keys, lane, book)
+        try:
+            announce_up_to(lane, max(book.epochs(), default=1))
+        except BaseException:
+            desk.close()
+            raise
+        return desk
 
     def close(self) -> None:
         """Give the databases back."""

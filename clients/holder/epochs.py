@@ -7,6 +7,7 @@ from typing import Final, Protocol
 from clients.holder.desk import Desk
 from clients.holder.desk_book import EpochDates
 from clients.holder.keys import HolderKeys
+from clients.holder.lane_epochs import announce_up_to
 from federated.files import write_whole
 from privacy.consent.canonical import base64url
 from privacy.consent.key_set import EpochKey, KeySet, read_key_set, write_key_set
@@ -33,6 +34,19 @@ def published(desk: Desk) -> KeySet | None:
     """The key set that the registry took last from this desk, expired or not."""
     envelope = desk.book.key_set()
     return None if envelope is None else _read(desk, envelope)
+
+
+def heed_registry(desk: Desk, registry: KeyRegistry) -> None:
+    """Tell the lane copy which epochs this data holder has published: it then refuses to sync without their keys.
+
+    So a directory that was restored without its newest key is noticed also when the desk's notes are gone, too.
+    TamperingError if the registry's key set is not signed by this data holder.
+    """
+    try:
+        there = _read(desk, registry.key_set(desk.settings.holder))
+    except RefusalError:  # it has none yet; or it cannot be reached, and then the sync says so
+        return
+    announce_up_to(desk.lane, there.current)
 
 
 def is_due(desk: Desk, *, at: int) -> bool:
@@ -118,6 +132,13 @@ def destroy(desk: Desk, epoch: int, *, at: int) -> None:
         raise RefusalError(
             "The current epoch's key is the one that people seal their records to; it cannot be destroyed. Rotate "
             "first: fedcredit holder rotate",
+            RefusalCode.POLICY,
+        )
+    if epoch != (oldest := min(desk.keys.lane_keys)):
+        # A lane copy that is built anew opens what its keys open: an old grant without the withdrawal after it.
+        raise RefusalError(
+            "Keys are destroyed from the oldest on: with an older key and without this one, a grant could be opened "
+            f"whose withdrawal could not. The data holder should destroy epoch {oldest} first.",
             RefusalCode.POLICY,
         )
     dates = desk.book.epochs().get(epoch)

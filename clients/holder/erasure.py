@@ -1,9 +1,10 @@
-"""Erasing a person: the link and all records go at once, and each log entry gets a tombstone for good."""
+"""Erasing a person: the link ends at once, then all records go, and each log entry gets a tombstone for good."""
 
 from dataclasses import dataclass
 from typing import Protocol
 
 from clients.holder.desk import Desk
+from clients.holder.doubt import Doubt
 from clients.holder.lane import LaneSource
 from privacy.consent.canonical import base64url
 from privacy.consent.merkle import leaf_hash
@@ -32,24 +33,25 @@ class Erased:
 def erase(desk: Desk, customer: str, registry: TombstoneRegistry, *, at: int) -> Erased:
     """Forget `customer` here, and give every entry of a forgotten person its tombstone.
 
-    Repeatable: what an earlier call forgot and could not send is sent by this one. UsageError if there is neither.
+    From the first step on nothing about the person is used, whatever the registry does. Repeatable: what an earlier
+    call began and could not finish is finished by this one. UsageError if there is neither.
     """
     lane = desk.lane
-    handle = lane.links().get(customer)
-    if handle is None and not lane.forgotten():
+    desk.book.drop_offers(customer)
+    if not lane.block(customer) and not lane.blocked() and not lane.forgotten():
         raise UsageError(
             "This customer is not linked, and no earlier erasure waits to be finished; there is nothing to erase. "
             "Check the number."
         )
-    # First what is new: a record that comes later can no longer be told from a stranger's.
-    lane.sync(registry, at=at)
-    desk.book.drop_offers(customer)
-    if handle is not None:
-        # From here on nothing is used, whatever happens; the lane copy keeps which entries need a tombstone.
+    # Before the records go, what is new: one that comes later can no longer be told from a stranger's.
+    Doubt(lane).sync(registry, at=at)
+    blocked = lane.blocked()
+    for handle in blocked:
+        # The lane copy keeps which entries need a tombstone.
         lane.forget(handle)
     sent = send_tombstones(desk, registry, at=at)
-    lane.sync(registry, at=at)
-    return Erased(handle is not None, sent, len(lane.forgotten()))
+    Doubt(lane).sync(registry, at=at)
+    return Erased(bool(blocked), sent, len(lane.forgotten()))
 
 
 def send_tombstones(desk: Desk, registry: TombstoneRegistry, *, at: int) -> int:

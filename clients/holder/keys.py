@@ -46,6 +46,17 @@ class HolderKeys:
         """The key of the newest epoch."""
         return self.lane_keys[self.current]
 
+    @property
+    def opening_keys(self) -> Mapping[int, LaneKey]:
+        """The keys of the newest epochs without a gap between them, which a lane is opened with.
+
+        With an older one, whose successor is gone, a grant could be opened and its withdrawal could not.
+        """
+        first = self.current
+        while first - 1 in self.lane_keys:
+            first -= 1
+        return {epoch: key for epoch, key in self.lane_keys.items() if epoch >= first}
+
     def save(self, directory: Path) -> None:
         """Write the keys to `directory`, each file whole; what else lies there stays."""
         write_whole(directory / "identity.key", self.identity.seed, secret=True)

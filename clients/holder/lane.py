@@ -10,6 +10,7 @@ then at the next start only. Nothing here notices that this database, the ledger
 together.
 """
 
+import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext, suppress
 from pathlib import Path
@@ -20,15 +21,18 @@ from clients.holder.lane_base import Change
 from clients.holder.lane_check import LaneOpening, extends, openings
 from clients.holder.lane_direct import SideDoor, direct_tops
 from clients.holder.lane_epochs import require_newest
+from clients.holder.lane_floors import Floors, above_floor
 from clients.holder.lane_links import Links, paged
+from clients.holder.lane_notes import LaneNotes
 from clients.holder.lane_session import LaneSession
+from clients.holder.lane_spool import Spool
 from clients.holder.lane_standings import PAGE, Standing, Standings, Top, newer
-from clients.holder.lane_sync import BATCH, Download, LaneSource, download_into, empty_row, unmatched
-from clients.holder.ledger_chain import LedgerHead
+from clients.holder.lane_sync import Download, LaneSource, empty_row, keep_all, unmatched
 from clients.holder.opener import PARALLEL_FROM, Kind, ManyProcesses, Opener, OwnProcess, Reader, signed
 from clients.holder.row_seal import RowSeal
 from clients.holder.settings import HolderSettings
 from privacy.consent.lane import Head, read_checkpoint
+from privacy.consent.merkle import Frontier
 from privacy.consent.projection import Projection
 from privacy.consent.record import Purpose
 from privacy.consent.submission import Submission
@@ -42,7 +46,7 @@ _MOST_KEPT: Final = 32  # a run asks for a few views and projections, again and 
 Value = TypeVar("Value")
 
 
-class LaneCopy:
+class LaneCopy(LaneNotes):
     """The lane of one data holder, verified as far as `head`. Every method may be called from any thread."""
 
     def __init__(self, path: Path, settings: HolderSettings, keys: HolderKeys) -> None:
@@ -54,12 +58,13 @@ class LaneCopy:
         self._registry_key = settings.registry.public
         self._newest_epoch = keys.current
         storage_key = keys.storage_key("lane-copy")
-        self._reader = Reader(self._name, keys.lane_keys, keys.identity.public, storage_key)
-        self._session = LaneSession(path, RowSeal(storage_key))
+        self._reader = Reader(self._name, keys.opening_keys, keys.identity.public, storage_key)
+        super().__init__(LaneSession(path, RowSeal(storage_key)), clock_skew_s=settings.policy.clock_skew_s)
         self._base = self._session.base
         self._links, self._standings = Links(self._base), Standings(self._base)
+        self._floors = Floors(self._base, self._links)
         self._door = SideDoor(self._base, self._links, self._standings, self._reader)
-        self._told = self.synced_at
+        self._syncing = threading.Lock()  # one sync at a time is enough for one process
         self._kept: dict[object, object] = {}
         self._settled: set[int] = set()  # shorter prefixes in which every newest record was checked
         self._kept_under = self._session.stamp
@@ -72,22 +77,6 @@ class LaneCopy:
     def head(self) -> Head:
         """The newest head that was accepted, by this process or by one that it has caught up with."""
         return self._session.state.head
-
-    @property
-    def synced_at(self) -> int:
-        """When the newest sync was, UTC seconds; 0 before the first."""
-        return self._session.state.at
-
-    def age(self, *, at: int) -> int:
-        """How many seconds ago the newest sync was.
-
-        Counted to the latest instant that this copy was told of since, so that a clock set back makes nothing fresh;
-        negative if the sync lies after `at`, and then a clock is wrong.
-        """
-        if at < self.synced_at:
-            return at - self.synced_at
-        self._told = max(self._told, at)
-        return self._told - self.synced_at
 
     def refresh(self) -> None:
         """See what another process has synced, linked or taken. TamperingError if it was not one of ours."""
@@ -109,10 +98,10 @@ class LaneCopy:
                 "The registry's lane is shorter than the one accepted before. Keep both checkpoints, use nobody's "
                 "rows, and tell the registry's operator and the auditor."
             )
-        download = Download(source, self._name, head)
-        if 0 < fresh <= BATCH:
-            download.look_ahead(before.size)
-        with self._session.turn, self._opener(fresh) as opener:
+        with self._syncing, self._opener(fresh) as opener, Spool(self._session.base.path.parent) as spool:
+            # Without the database's lock: however long it takes, others may write meanwhile.
+            download = Download(self._tree(), head, spool)
+            download.fetch(source, self._name, opener)
             downloaded = self._take_over(download, opener, at=at)
             self._told = at
         return downloaded
@@ -141,6 +130,19 @@ class LaneCopy:
         with self._session.changing(standings=True) as change:
             return self._links.untie(change, customer)
 
+    def block(self, customer: str) -> bool:
+        """Begin to erase a person: from now on nothing about the customer is used; False if there never was a link.
+
+        The records stay until `forget`, so that what is still to come can be told from a stranger's.
+        """
+        with self._session.changing(standings=True) as change:
+            return self._links.block(change, customer)
+
+    def blocked(self) -> list[bytes]:
+        """A handle of everybody whose erasure was begun, each to be forgotten."""
+        with self._session.reading():
+            return self._links.blocked()
+
     def forget(self, handle: bytes) -> list[int]:
         """Erase a person: links, ended ones too, records, uses. Returns the positions of the records, to be tombstoned.
 
@@ -149,7 +151,7 @@ class LaneCopy:
         positions: list[int] = []
         with self._session.changing(standings=True) as change:
             for one in self._links.destroy(change, handle):
-                for table in ("direct", "uses"):
+                for table in ("direct", "uses", "floors"):
                     change.remove(table, "handle = ?", one)
                 for row in self._base.rows("entries", "WHERE handle = ?", one):
                     empty_row(self._base, row[0], row[1], Kind.FORGOTTEN, None)
@@ -176,12 +178,15 @@ class LaneCopy:
         """Every subject's standing now, or as it was at `head`; directly taken records apart.
 
         Now, only the links of today count. At `head`, those count that were in force in that prefix, see
-        `links_in_force`: it says what an auditor's replay says. TamperingError if this lane does not extend `head`.
+        `links_in_force`, and no floor: it says what an auditor's replay says. TamperingError if this lane does not
+        extend `head`.
         """
 
         def compute(at: Head) -> LaneView:
-            links = self._links.today() if head is None else self._links.at(at.size)
-            return LaneView(at, dict(self._all(links, at.size, direct=False)))
+            if head is None:
+                return LaneView(at, dict(self._all(self._links.today(), at.size, direct=False)))
+            then = (page for page in paged(self._links.at(at.size), PAGE))
+            return LaneView(at, {handle: one for page in then for handle, one in self._of(page, at.size, {}, {})})
 
         return self._once(head, "now" if head is None else "then", compute)
 
@@ -207,11 +212,12 @@ class LaneCopy:
         with self._session.reading():
             self._require(at)
             over = direct_tops(self._base) if direct else {}
+            floors = self._floors.all()
         last = b""
         while True:
             with self._session.reading():
                 links = self._links.after(last, PAGE)
-                found = list(self._of(links, at.size, over))
+                found = list(self._of(links, at.size, over, floors))
             if not links:
                 return
             yield from found
@@ -222,7 +228,7 @@ class LaneCopy:
         with self._session.reading():
             links = self._links.of([handle])
             over = direct_tops(self._base, handle) if direct else {}
-            found = dict(self._of(links, self.head.size, over))
+            found = dict(self._of(links, self.head.size, over, self._floors.all()))
         return found.get(handle)
 
     def opening(self, position: int) -> LaneOpening:
@@ -264,46 +270,10 @@ class LaneCopy:
             links = self._links.of([handle])
         return links[0].public_key if links else None
 
-    def keep_run(self, name: str, accepted: bytes) -> None:
-        """Remember a run that was joined; the same run again changes nothing."""
-        with self._session.changing() as change:
-            if not self._base.rows("runs", "WHERE name = ?", name):
-                change.insert("runs", [(name, accepted)])
-
-    def kept_run(self, name: str) -> bytes | None:
-        """What `keep_run` was given, or None; TamperingError if it was edited."""
+    def _tree(self) -> Frontier:
         with self._session.reading():
-            rows = self._base.rows("runs", "WHERE name = ?", name)
-        return rows[0][1] if rows else None
-
-    def past_uses(self, handle: bytes, recipient: str) -> list[int]:
-        """When this person was scored for this recipient, UTC seconds; TamperingError if such an entry was edited."""
-        with self._session.reading():
-            rows = self._base.rows("uses", "WHERE handle = ? AND recipient = ?", handle, recipient)
-        return [row[3] for row in rows]
-
-    def enter_use(self, handle: bytes, recipient: str, nonce: str, *, at: int) -> bool:
-        """Enter one answer about a person, durably; False if this very request was answered before."""
-        self._told = max(self._told, at)
-        with self._session.changing() as change:
-            clause = "WHERE handle = ? AND recipient = ? AND nonce = ?"
-            if self._base.rows("uses", clause, handle, recipient, nonce):
-                return False
-            change.insert("uses", [(handle, recipient, nonce, at)])
-        return True
-
-    def ledger_head(self) -> LedgerHead | None:
-        """The privacy ledger's head that was kept last, or None; TamperingError if it was edited or is gone."""
-        with self._session.reading():
-            rows = list(self._base.whole("ledger_head"))
-        return LedgerHead(*rows[0]) if rows else None
-
-    def keep_ledger_head(self, head: LedgerHead) -> None:
-        """Remember the privacy ledger's head, durably; a later one that another process kept stays."""
-        with self._session.changing() as change:
-            if all(head.size > size for size, _ in self._base.whole("ledger_head")):
-                change.remove("ledger_head", "size < ?", head.size)
-                change.insert("ledger_head", [(head.size, head.digest)])
+            require_newest(self._base, self._newest_epoch)
+            return self._session.tree.copy()
 
     def _take_over(self, download: Download, opener: Opener, *, at: int) -> int:
         head = download.head
@@ -316,11 +286,14 @@ class LaneCopy:
                 change.at = max(at, change.at) if change.head.size > head.size else at
                 return 0
             change.tree = tree = self._session.tree.copy()
-            subjects = download_into(self._base, change, download, tree, opener)
-            links = None if subjects is None else self._links.of(subjects)
-            self._settle(change, head.size, links, opener)
+            subjects = keep_all(self._base, change, download.onto(tree), self._floors)
+            if subjects is not None:
+                self._settle(change, head.size, self._links.of(subjects), opener)
             change.insert("heads", [(head.size, head.root)])
             first, change.head, change.at = change.head.size, head, at
+        if subjects is None:
+            # Nothing but time depends on it, and of that it takes too much to keep others from writing.
+            self._settle_all(head.size, opener)
         return head.size - first
 
     def _opener(self, entries: int) -> AbstractContextManager[Opener]:
@@ -336,31 +309,35 @@ class LaneCopy:
 
     def _settle_prefix(self, size: int) -> None:
         """Remember what is checked for an older prefix: the next who is pinned to it need not check it again."""
-        if size == self.head.size or size in self._settled:
-            return
+        if size != self.head.size and size not in self._settled:
+            self._settle_all(size, OwnProcess(self._reader))
+            self._settled.add(size)
+
+    def _settle_all(self, size: int, opener: Opener) -> None:
         for page in paged(self.links_by_handle().values(), PAGE):
             with self._session.reading():
-                _, verdicts = self._standings.of(page, size, signed)
+                _, verdicts = self._standings.of(page, size, opener.signed)
             # Somebody else may be writing for a while; then it is checked again, and nothing else is lost.
             with suppress(RefusalError):
                 if verdicts:
-                    with self._session.changing() as change:
+                    with self._session.changing(verdicts_only=True) as change:
                         change.judge(verdicts)
-        self._settled.add(size)
 
     def _all(self, links: Iterable[Link], size: int, *, direct: bool) -> Iterator[tuple[bytes, Standing]]:
-        over = direct_tops(self._base) if direct else {}
+        over, floors = direct_tops(self._base) if direct else {}, self._floors.all()
         for page in paged(links, PAGE):
-            yield from self._of(page, size, over)
+            yield from self._of(page, size, over, floors)
 
-    def _of(self, links: Sequence[Link], size: int, over: Mapping[bytes, Top]) -> Iterator[tuple[bytes, Standing]]:
+    def _of(
+        self, links: Sequence[Link], size: int, over: Mapping[bytes, Top], floors: Mapping[bytes, tuple[int, bytes]]
+    ) -> Iterator[tuple[bytes, Standing]]:
         tops, _ = self._standings.of(links, size, signed)
         for link in links:
             top, above = tops.get(link.handle), over.get(link.handle)
             if above is not None:
                 top = newer(top, above)
             if top is not None:
-                yield link.handle, top.standing
+                yield link.handle, above_floor(link, top, floors)
 
     def _linked(self) -> list[tuple[str, bytes, bytes, int]]:
         with self._session.reading():

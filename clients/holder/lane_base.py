@@ -1,13 +1,14 @@
 """The lane copy's database: its tables, whole transactions, rows with keyed digests, and a tally of what may not go.
 
-Every row carries a keyed digest, so that an edited one is noticed when it is read. Links, ended links, uses,
-runs and directly taken records are also counted in a tally, so that a deleted one is noticed when its table is read
-whole. Heads and verdicts can be computed again from the entries: losing one costs time and nothing else.
+Every row carries a keyed digest, so that an edited one is noticed when it is read. Of every table but three the rows
+are also counted in a tally, so that a deleted one is noticed when its table is read whole. Entries hash to the lane's
+head; heads and verdicts can be computed again from them: losing one costs time and nothing else.
 """
 
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -19,7 +20,7 @@ from privacy.errors import RefusalCode, RefusalError, TamperingError
 
 Row = tuple[Any, ...]
 
-_FORMAT: Final = 3
+_FORMAT: Final = 4
 _TABLES: Final = """
 CREATE TABLE IF NOT EXISTS state (
     one INTEGER PRIMARY KEY CHECK (one = 1), size INTEGER NOT NULL, root BLOB NOT NULL, at INTEGER NOT NULL,
@@ -54,6 +55,10 @@ CREATE TABLE IF NOT EXISTS direct (
     rho BLOB NOT NULL, at INTEGER NOT NULL, mac BLOB NOT NULL
 ) STRICT;
 CREATE INDEX IF NOT EXISTS direct_of ON direct (handle);
+CREATE TABLE IF NOT EXISTS floors (
+    handle BLOB PRIMARY KEY, seq INTEGER NOT NULL, link BLOB NOT NULL, mac BLOB NOT NULL
+) STRICT;
+CREATE TABLE IF NOT EXISTS erasing (handle BLOB PRIMARY KEY, customer TEXT NOT NULL, mac BLOB NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS ledger_head (size INTEGER PRIMARY KEY, digest BLOB NOT NULL, mac BLOB NOT NULL) STRICT;
 """
 COLUMNS: Final = {
@@ -65,10 +70,13 @@ COLUMNS: Final = {
     "uses": "handle, recipient, nonce, at",
     "runs": "name, accepted",
     "direct": "leaf, handle, seq, payload, signature, rho, at",
+    "floors": "handle, seq, link",
+    "erasing": "handle, customer",
     "ledger_head": "size, digest",
 }
-TALLIED: Final = ("links", "ended_links", "uses", "runs", "direct", "ledger_head")
+TALLIED: Final = ("links", "ended_links", "uses", "runs", "direct", "floors", "erasing", "ledger_head")
 _TALLY_BYTES: Final = 40
+_PATIENCE_S: Final = 30  # the longest that another process writes: a million downloaded entries, some 15 s
 _FETCHED: Final = 1024  # rows at a time: what is read as a stream never lies in memory whole
 
 
@@ -144,7 +152,10 @@ class LaneBase:
         """Open the database, making it if there is none."""
         self.path, self.seal = path, seal
         with self.readable():
-            self.connection: Final = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+            _make_private(path)
+            self.connection: Final = sqlite3.connect(
+                path, timeout=_PATIENCE_S, isolation_level=None, check_same_thread=False
+            )
         try:
             self._prepare()
             self.state = self.read_state()
@@ -266,6 +277,19 @@ class LaneBase:
                 "its head file away, link its customers again from its own records and sync anew; the registry still "
                 "has every consent record."
             ) from error
+
+
+def _make_private(path: Path) -> None:
+    """Make the database readable by its owner only, before SQLite does otherwise: it says who is whose customer."""
+    try:
+        os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+        for suffix in ("", "-wal", "-shm"):  # SQLite makes the other two like the first
+            file = path.with_name(path.name + suffix)
+            with suppress(FileNotFoundError):
+                if file.stat().st_mode & 0o077:
+                    file.chmod(0o600)
+    except OSError as error:
+        raise sqlite3.OperationalError(error.strerror) from error
 
 
 def _tallies(data: bytes) -> dict[str, Tally]:

@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from clients.holder.lane_base import LaneBase
-from clients.holder.lane_head import HeadFile
+from clients.holder.lane_base import TALLIED, LaneBase
 from clients.holder.opener import Kind
 from privacy.consent.lane import Head
 from privacy.consent.merkle import Frontier, leaf_hash
@@ -28,14 +27,12 @@ class LaneOpening(NamedTuple):
     tombstone: int | None
 
 
-def verify_all(base: LaneBase, head_file: HeadFile) -> Frontier:
+def verify_all(base: LaneBase, accepted: Head) -> Frontier:
     """Read the whole copy through; returns the lane's tree. Memory does not grow with the lane.
 
-    TamperingError if the entries do not hash to the accepted head, a row was edited, or one is gone that may not go.
+    TamperingError if the entries do not extend the `accepted` head, a row was edited, or one is gone that may not go.
     """
     tree = Frontier()
-    accepted = head_file.read(lane_is_empty=base.state.head.size == 0)
-    # A crash between the commit and the head's file leaves the file behind, at a head that the lane extends.
     grow(base, tree, accepted.size)
     if tree_head(tree) != accepted:
         raise base.edited()
@@ -45,7 +42,9 @@ def verify_all(base: LaneBase, head_file: HeadFile) -> Frontier:
     for _ in base.stream("verdicts"):
         pass
     # The ledger's head is read by whoever opens the ledger, and nobody opens it without.
-    for table in ("links", "ended_links", "uses", "runs", "direct"):
+    for table in TALLIED:
+        if table == "ledger_head":
+            continue
         for _ in base.whole(table):
             pass
     return tree

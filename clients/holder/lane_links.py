@@ -81,14 +81,33 @@ class Links:
         change.remove("direct", "handle = ?", handle)
         return bytes(handle)
 
+    def block(self, change: Change, customer: str) -> bool:
+        """End the customer's link, and note that the person is to be erased; False if there never was a link here."""
+        if self._base.rows("erasing", "WHERE customer = ?", customer):
+            return True
+        if self._base.rows("links", "WHERE customer = ?", customer):
+            handle = self.untie(change, customer)
+        elif ended := self._base.rows("ended_links", "WHERE customer = ? LIMIT 1", customer):
+            handle = ended[0][1]
+        else:
+            return False
+        change.insert("erasing", [(handle, customer)])
+        return True
+
+    def blocked(self) -> list[bytes]:
+        """A handle of everybody who is to be erased."""
+        return [row[0] for row in self._base.whole("erasing")]
+
     def destroy(self, change: Change, handle: bytes) -> list[bytes]:
         """Take away every link that the person of `handle` has or had here; returns all of the person's handles."""
         handles, customers = {handle}, set[str]()
         for table in ("links", "ended_links"):
             customers.update(row[0] for row in self._base.rows(table, "WHERE handle = ?", handle))
+        customers.update(row[1] for row in change.remove("erasing", "handle = ?", handle))
         for customer in customers:
             for table in ("links", "ended_links"):
                 handles.update(row[1] for row in change.remove(table, "customer = ?", customer))
+            change.remove("erasing", "customer = ?", customer)
         return sorted(handles)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from clients.holder.lane_base import TALLIED, Change, LaneBase, State
 from clients.holder.lane_check import grow, tree_head, verify_all
-from clients.holder.lane_head import HeadFile
+from clients.holder.lane_head import HeadFile, Reached
 from clients.holder.row_seal import RowSeal
 from privacy.consent.merkle import Frontier
 
@@ -21,16 +21,22 @@ class LaneSession:
         """TamperingError if the copy is not what this data holder wrote last."""
         self.turn = threading.RLock()
         self.base = LaneBase(path, seal)
-        self.head_file = HeadFile(path.with_suffix(".head"))
+        self._head_file = HeadFile(path.with_suffix(".head"), seal)
         self.tree = Frontier()
         self.stamp = 0
         """Grows whenever a standing may have changed: what was computed under another stamp is out of date."""
         self._version = -1
         try:
+            # Before the database: another process may commit, and then write the file, at any instant.
+            reached = self._head_file.require(never_changed=self.state.changes == 0)
             with self.base.begun(write=False):
                 self._version = self.base.version()
-                self._verify()
-            self.head_file.write(self.state.head)
+                self.base.state = self.base.read_state()
+                # A crash between the commit and the file leaves the file behind, at a head that the lane extends.
+                if self.state.changes < reached.changes:
+                    raise self.base.edited()
+                self.tree = verify_all(self.base, reached.head)
+            self._note()
         except BaseException:
             self.base.close()
             raise
@@ -57,8 +63,11 @@ class LaneSession:
                 yield
 
     @contextmanager
-    def changing(self, *, standings: bool = False) -> Iterator[Change]:
-        """All that is done within is kept durably, or none of it. `standings`: somebody's may change."""
+    def changing(self, *, standings: bool = False, verdicts_only: bool = False) -> Iterator[Change]:
+        """All that is done within is kept durably, or none of it. `standings`: somebody's may change.
+
+        `verdicts_only`: nothing is lost with it but time, so the file beside the database need not know of it.
+        """
         with self.turn:
             with self.base.begun(write=True):
                 self._catch_up()
@@ -67,7 +76,8 @@ class LaneSession:
             self.stamp += standings or change.tree is not None
             if change.tree is not None:
                 self.tree = change.tree
-                self.head_file.write(change.head)
+            if not verdicts_only:
+                self._note()
 
     def shred(self) -> None:
         """Overwrite what the database's journal still holds of rows that are gone, unless somebody reads there."""
@@ -84,7 +94,7 @@ class LaneSession:
         if now.changes == before.changes:
             # Each change of ours is counted, so this was none: nothing in the copy is to be believed any more.
             self.base.state = now
-            self._verify()
+            self.tree = verify_all(self.base, before.head)
             self.stamp += 1
         else:
             tree = self.tree.copy()
@@ -95,9 +105,8 @@ class LaneSession:
             self.stamp += _standings_of(before) != _standings_of(now)
         self._version = version
 
-    def _verify(self) -> None:
-        self.base.state = self.base.read_state()
-        self.tree = verify_all(self.base, self.head_file)
+    def _note(self) -> None:
+        self._head_file.write(Reached(self.state.head, self.state.changes))
 
 
 def _standings_of(state: State) -> tuple[object, ...]:

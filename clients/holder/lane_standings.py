@@ -87,7 +87,7 @@ class Standings:
         if not by_handle:
             return {}, []
         marks = ", ".join(f"(?{number}, ?{number + 1})" for number in range(2, 2 * len(by_handle) + 2, 2))
-        asked = [value for link in links for value in (link.handle, _mark(link))]
+        asked = [value for link in links for value in (link.handle, link_mark(link))]
         verdicts: list[Row] = []
         groups: dict[bytes, list[_Candidate]] = {}
         for one in self._candidates(_TOPS % marks, (size, *asked), by_handle, check, verdicts):
@@ -104,7 +104,7 @@ class Standings:
         found: Top | None = None
         place = seq, -1
         mine = {link.handle: link}
-        while page := self._candidates(_BELOW, (_mark(link), link.handle, size, *place), mine, check, verdicts):
+        while page := self._candidates(_BELOW, (link_mark(link), link.handle, size, *place), mine, check, verdicts):
             for one in page:
                 if found is not None and one.seq < found.seq:
                     return found
@@ -131,7 +131,7 @@ class Standings:
             good = bool(known)
             if known is None:
                 good = next(answers)
-                verdicts.append((claim.position, int(good), _mark(claim.link)))
+                verdicts.append((claim.position, int(good), link_mark(claim.link)))
             candidates.append(_Candidate(seq, claim, good))
         return candidates
 
@@ -144,6 +144,6 @@ def _top(group: Sequence[_Candidate]) -> Top | None:
     return top
 
 
-def _mark(link: Link) -> bytes:
+def link_mark(link: Link) -> bytes:
     """What a verdict is bound to: with another key or another size a record may hold that did not, and the reverse."""
     return hashlib.sha256(link.public_key + link.linked_at_size.to_bytes(8, "big")).digest()[:16]

@@ -16,7 +16,7 @@ from concurrent.futures.process import BrokenProcessPool
 from enum import IntEnum
 from typing import Final, NamedTuple, Protocol, TypeVar
 
-from clients.holder.row_seal import RowSeal, Value
+from clients.holder.row_seal import RowSeal
 from privacy.consent.lane import AnyStub, Stub, parse_leaf
 from privacy.consent.record import parse_record
 from privacy.consent.sealing import LaneKey, Opened, Sealed, open_sealed
@@ -58,10 +58,15 @@ class Erasure(NamedTuple):
     by: int
 
 
+_Fields = tuple[int, bytes | None, int | None, bytes | None, bytes | None, bytes | None]
+Row = tuple[int, bytes, int, bytes | None, int | None, bytes | None, bytes | None, bytes | None, int | None, bytes]
+"""Position, leaf, kind, handle, seq, payload, signature, rho, by what it was erased, and the digest of all this."""
+
+
 class Batch(NamedTuple):
     """Rows for the table of entries with their digests, and the erasures that the batch's tombstones state."""
 
-    rows: list[tuple[Value, ...]]
+    rows: list[Row]
     erasures: list[Erasure]
 
 
@@ -93,7 +98,7 @@ class Reader:
 
     def read(self, first: int, entries: Sequence[Raw]) -> Batch:
         """The entries from position `first` on. TamperingError if a ciphertext is not the one logged."""
-        rows: list[tuple[Value, ...]] = []
+        rows: list[Row] = []
         erasures: list[Erasure] = []
         for position, raw in enumerate(entries, start=first):
             stub = parse_leaf(raw.leaf)
@@ -124,7 +129,7 @@ class Reader:
         ours = record.aud == self._holder and record.aud_kid == stub.epoch
         return (record.handle, record.seq) if ours else None
 
-    def _record(self, stub: Stub, ciphertext: bytes | None) -> tuple[Value, ...]:
+    def _record(self, stub: Stub, ciphertext: bytes | None) -> _Fields:
         if ciphertext is None:
             return Kind.MISSING.value, None, None, None, None, None
         if hashlib.sha256(ciphertext).digest() != stub.ciphertext_sha256:
@@ -136,9 +141,7 @@ class Reader:
         handle, seq = self.subject(stub, opened.payload) or (None, None)
         return Kind.OPENED.value, handle, seq, opened.payload, opened.signature, opened.rho
 
-    def _tombstone(
-        self, stub: AnyStub, envelope: bytes | None, position: int, erasures: list[Erasure]
-    ) -> tuple[Value, ...]:
+    def _tombstone(self, stub: AnyStub, envelope: bytes | None, position: int, erasures: list[Erasure]) -> _Fields:
         found = erasure(Entry(stub, envelope), position, identity=self._identity, lane=self._holder)
         if found:
             erasures.append(Erasure(*found, by=position))

@@ -10,7 +10,8 @@ from types import FrameType, TracebackType
 from typing import Any
 
 from clients.holder.desk import Desk, registry_of
-from clients.holder.epochs import is_due, publish
+from clients.holder.doubt import Doubt
+from clients.holder.epochs import heed_registry, is_due, publish
 from clients.holder.keys import HolderKeys
 from privacy.errors import MalformedError, RefusalError
 
@@ -91,14 +92,18 @@ class Syncer:
     def __init__(self, desk: Desk, clock: Callable[[], int]) -> None:
         self.desk, self._clock = desk, clock
         self._registry = registry_of(desk)
+        self._heeded: Desk | None = None
 
     def once(self, tell: Callable[[str, dict[str, Any]], None]) -> None:
         """Sync, tell what is new, and publish the keys again if it is time."""
         if HolderKeys.load(self.desk.directory / "keys").lane_keys.keys() != self.desk.keys.lane_keys.keys():
             self.desk.close()
             self.desk = Desk.open(self.desk.directory)
+        if self._heeded is not self.desk:
+            heed_registry(self.desk, self._registry)
+            self._heeded = self.desk
         lane, at = self.desk.lane, self._clock()
-        new = lane.sync(self._registry, at=at)
+        new = Doubt(lane).sync(self._registry, at=at)
         age = lane.age(at=self._clock())
         facts = {"new": new, "size": lane.head.size, "age_s": age, "root": lane.head.root.hex()}
         tell(f"{new} new entries; {lane.head.size} in the lane, verified; synced {age} s ago", facts)

@@ -21,12 +21,13 @@ from msgspec import structs
 from clients.holder.desk import Desk
 from clients.holder.init import make_directory
 from clients.holder.keys import HolderKeys
-from clients.holder.side_door import RateLimit, side_door_app
+from clients.holder.side_door import side_door_app
 from clients.registry_client import RegistryClient
 from clients.wallet import book
 from clients.wallet.state import Written
 from clients.wallet.vault import Cost, Vault
 from federated import cli
+from federated.rate_limit import RateLimit
 from privacy.consent.canonical import base64url
 from privacy.consent.lane import Stub
 from privacy.consent.linking import RegistryAddress

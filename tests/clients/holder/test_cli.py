@@ -305,7 +305,7 @@ def in_the_directory(name: str, content: bytes | None) -> Callable[[Scene], None
 
 BROKEN: dict[str, tuple[Callable[[Scene], None], int, str]] = {
     "no directory": (directory_gone, 2, "no directory"),
-    "no settings": (in_the_directory("holder.toml", None), 4, r"holder\.toml"),
+    "no settings": (in_the_directory("holder.toml", None), 2, r"holder\.toml"),
     "settings that are no TOML": (in_the_directory("holder.toml", b"version = ["), 4, r"holder\.toml"),
     "settings that are no text": (in_the_directory("holder.toml", b"\xff\xfe"), 4, r"holder\.toml"),
     "no identity": (in_the_directory("keys/identity.key", None), 4, "keys"),

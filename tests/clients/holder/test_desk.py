@@ -16,6 +16,7 @@ from clients.holder.desk import Desk
 from clients.holder.desk_book import DeskBook
 from clients.holder.direct import Taken, take_file
 from clients.holder.erasure import erase, send_tombstones
+from clients.holder.lane import LaneCopy
 from clients.holder.lane_links import Links
 from privacy.consent.canonical import base64url
 from privacy.consent.envelope import peek_envelope, write_envelope
@@ -345,6 +346,32 @@ def test_an_erasure_that_crashes_right_after_forgetting_is_finished(
         assert "4711" not in desk.lane.links()
         assert erase(desk, "4711", scene.registry, at=AT + 9).tombstones == 2
         assert desk.lane.forgotten() == []
+
+
+@pytest.mark.parametrize("fails", ["checkpoint", "a lie", "forget"])
+def test_whoever_is_to_be_erased_is_used_for_nothing_whatever_the_registry_does(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, fails: str
+) -> None:
+    person, other = erased_scene(scene)
+    with scene.desk() as desk, monkeypatch.context() as patch:
+        assert grants_of(desk, other)
+        if fails == "a lie":
+            patch.setattr(scene.registry, "shown", 0)
+        elif fails == "forget":
+            patch.setattr(LaneCopy, "forget", lambda *_: (_ for _ in ()).throw(KeyboardInterrupt))
+        else:
+            scene.registry.fails = ["checkpoint"]
+        with pytest.raises((RefusalError, TamperingError, KeyboardInterrupt)):
+            erase(desk, "4711", scene.registry, at=AT)
+    with scene.desk() as desk:  # after a restart, too
+        assert "4711" not in desk.lane.links()
+        assert desk.lane.standing(person.handle) is None
+        assert grants_of(desk, other)
+        done = erase(desk, "4711", scene.registry, at=AT + 9)
+        assert (done.forgotten, done.tombstones, done.waiting) == (True, 2, 0)
+        with pytest.raises(UsageError, match="nothing to erase"):
+            erase(desk, "4711", scene.registry, at=AT + 10)
+    assert person.handle not in b"".join(path.read_bytes() for path in scene.directory.glob("consent.*"))
 
 
 def test_an_erasure_whose_notes_were_lost_sends_no_second_tombstone(scene: Scene) -> None:

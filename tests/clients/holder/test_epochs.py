@@ -9,10 +9,12 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from clients import registry_client
 from clients.holder import epochs as epochs_module
 from clients.holder.desk import Desk
 from clients.holder.epochs import KEY_SET_LIFE_S, destroy, is_due, new_epoch, publish, published
 from clients.holder.keys import HolderKeys
+from clients.holder.watch import Syncer
 from privacy.consent.key_set import KeySet, read_key_set, write_key_set
 from privacy.consent.limits import MAX_EPOCHS, MAX_MERGE_DELAY_S
 from privacy.consent.record import ConsentRecord
@@ -279,3 +281,87 @@ def test_no_more_epochs_than_a_key_set_can_list(scene: Scene) -> None:
             new_epoch(desk, at=AT)
         assert desk.keys.current == MAX_EPOCHS
         assert rotate(desk, scene, at=AT + KEY_SET_LIFE_S) == MAX_EPOCHS + 1
+
+
+def test_keys_are_destroyed_from_the_oldest_on(scene: Scene) -> None:
+    """A copy built anew with the first key and without the second would open a grant and not its withdrawal."""
+    with scene.desk() as desk:
+        publish(desk, scene.registry, at=AT)
+        for _ in range(2):
+            rotate(desk, scene)
+        desk.lane.sync(scene.registry, at=LAST)
+        with pytest.raises(RefusalError, match="epoch 1 first") as caught:
+            destroy(desk, 2, at=LAST)
+        assert caught.value.code is RefusalCode.POLICY
+        assert sorted(desk.keys.lane_keys) == [1, 2, 3]
+        for epoch in (1, 2):
+            destroy(desk, epoch, at=LAST)
+        assert sorted(desk.keys.lane_keys) == [3]
+
+
+def without_newest_key(scene: Scene, *lost: str) -> Person:
+    """A grant sealed to epoch 1 and its withdrawal to epoch 2; then the second key and some files are gone."""
+    person, old = Person("4711"), scene.lane_key
+    scene.link(person)
+    with scene.desk() as desk:
+        publish(desk, scene.registry, at=AT)
+        rotate(desk, scene)
+        new = desk.keys.lane_key.public
+    scene.registry.append(person.says(grant(), to=old), person.says(to=new, epoch=2))
+    (scene.directory / "keys" / "lane-2.key").unlink()
+    for pattern in lost:
+        for path in scene.directory.glob(pattern):
+            path.unlink()
+    return person
+
+
+def test_a_copy_built_anew_without_the_newest_key_does_not_sync(scene: Scene) -> None:
+    without_newest_key(scene, "consent.*")
+    with scene.desk() as desk:
+        with pytest.raises(RefusalError, match="newest key file is missing") as caught:
+            desk.lane.sync(scene.registry, at=AT)
+        assert caught.value.code is RefusalCode.LANE
+        assert desk.lane.head.size == 0
+
+
+@pytest.mark.parametrize("watch", [False, True])
+def test_without_the_notes_too_the_published_keys_say_that_one_is_missing(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, watch: bool
+) -> None:
+    without_newest_key(scene, "consent.*", "desk.db")
+    monkeypatch.setattr(registry_client, "RegistryClient", lambda *_, **__: scene.registry)
+    told: list[object] = []
+    with Syncer(scene.desk(), lambda: AT) as syncer:
+        for _ in range(2 if watch else 1):
+            with pytest.raises(RefusalError, match="newest key file is missing"):
+                syncer.once(lambda _, facts: told.append(facts))
+        assert syncer.desk.lane.head.size == 0
+    assert not told
+    with scene.desk() as desk, pytest.raises(RefusalError, match="newest key"):
+        desk.lane.sync(scene.registry, at=AT)  # the copy remembers, for a node, too
+
+
+def test_a_registry_without_a_key_set_or_with_somebody_elses_does_not_hide_it(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(registry_client, "RegistryClient", lambda *_, **__: scene.registry)
+    with Syncer(scene.desk(), lambda: AT) as syncer:
+        syncer.once(lambda *_: None)  # the first sync of all: nothing is published yet
+    forged = msgspec.structs.replace(newest(scene), current=1, version=1000)
+    scene.registry.key_sets.append(write_key_set(forged, SigningKey.from_seed(sha256(b"other").digest())))
+    with Syncer(scene.desk(), lambda: AT) as syncer, pytest.raises(TamperingError):
+        syncer.once(lambda *_: None)
+
+
+def test_a_copy_built_anew_over_a_gap_in_the_keys_lets_no_old_grant_in(scene: Scene) -> None:
+    person, old = Person("4711"), scene.lane_key
+    scene.link(person)
+    with scene.desk() as desk:
+        publish(desk, scene.registry, at=AT)
+        rotate(desk, scene)
+        new = desk.keys.lane_key.public
+        rotate(desk, scene)
+    scene.registry.append(person.says(grant(), to=old), person.says(to=new, epoch=2))
+    (scene.directory / "keys" / "lane-2.key").replace(scene.directory / "keys" / "lane-2.destroyed")
+    scene.sync()
+    assert standing(scene, person) is None

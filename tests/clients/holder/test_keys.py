@@ -93,3 +93,11 @@ def test_keys_do_not_show_themselves() -> None:
     assert KEYS.identity.seed.hex() not in repr(KEYS)
     assert repr(KEYS.identity.seed) not in repr(KEYS)
     assert repr(KEYS.lane_key.to_bytes()) not in repr(KEYS)
+
+
+@pytest.mark.parametrize(
+    ("there", "opening"), [([1], [1]), ([1, 2, 3], [1, 2, 3]), ([1, 3], [3]), ([1, 2, 4, 5], [4, 5]), ([7], [7])]
+)
+def test_no_key_older_than_a_gap_opens_anything(there: list[int], opening: list[int]) -> None:
+    keys = HolderKeys(SigningKey.from_seed(bytes(32)), {epoch: LaneKey.generate() for epoch in there})
+    assert sorted(keys.opening_keys) == opening

@@ -10,10 +10,11 @@ from experiments.people import Attitude
 from privacy.consent.canonical import base64url
 from privacy.consent.lane import TombstoneStub
 from privacy.consent.merkle import leaf_hash
+from privacy.consent.record import ConsentRecord
 from privacy.consent.sealing import commitment_of
 from privacy.consent.signing import SigningKey
 from privacy.consent.tombstone import TombstoneStatement, tombstone_stub, write_tombstone
-from privacy.consent.view import Entry
+from privacy.consent.view import Conflict, Entry
 from privacy.errors import MalformedError, TamperingError
 from tests.clients.holder.lane_scene import AT, IDENTITY, LANE, Person, Scene, Source
 from tests.ready import state_of
@@ -154,3 +155,77 @@ def test_no_ciphertext_is_kept(scene: Scene) -> None:
     database.close()
     stored = everything_on_disk(scene.directory)
     assert all(entry.beside is not None and entry.beside[:64] not in stored for entry in scene.entries)
+
+
+def test_a_tombstone_for_a_withdrawal_alone_lets_no_earlier_grant_stand_again(scene: Scene) -> None:
+    left = scene.left
+    entries = [*scene.entries, tombstone(scene.entries[2].stub.leaf(), 2)]
+    with scene.copy() as lane:
+        lane.sync(Source(entries), at=AT)
+        assert lane.opening(2).state is Kind.ERASED
+        assert lane.opening(1).state is Kind.OPENED  # the grant before it
+    with scene.copy() as lane:
+        for standing in (
+            lane.standing(left.handle),
+            lane.view().standing(left.handle),
+            dict(lane.standings())[left.handle],
+        ):
+            assert standing == Conflict(2)
+        # A replay can only say what the log shows today.
+        assert isinstance(lane.view(lane.head).standing(left.handle), ConsentRecord)
+        # A newer record counts again; the same number does not.
+        grant, withdrawal = left.writes(Attitude.WITHDREW)
+        more = [Entry(grant.stub, grant.ciphertext), Entry(withdrawal.stub, withdrawal.ciphertext)]
+        lane.sync(Source([*entries, *more]), at=AT)
+        assert getattr(lane.standing(left.handle), "seq", None) == 4
+        assert isinstance(lane.standing(left.handle), ConsentRecord)
+
+
+def test_a_tombstone_for_a_forgery_raises_no_floor(scene: Scene) -> None:
+    impostor = Person("impostor")
+    impostor.handle = scene.yes.handle
+    forged = [impostor.says(Attitude.AGREES)[0] for _ in range(3)]  # the last has a higher number than the true one
+    leaf = forged[-1].stub.leaf()
+    with scene.copy() as lane:
+        lane.sync(Source([*scene.entries, *forged, tombstone(leaf, 7)]), at=AT)
+        assert lane.opening(7).state is Kind.ERASED
+        assert getattr(lane.standing(scene.yes.handle), "seq", None) == 1
+        assert isinstance(lane.standing(scene.yes.handle), ConsentRecord)
+
+
+def test_a_blocked_person_is_used_for_nothing_at_once_and_forgotten_later(scene: Scene) -> None:
+    with scene.copy() as lane, scene.copy() as other:
+        assert not lane.block("nobody")
+        assert lane.block("left")
+        assert lane.block("left")
+        assert other.standing(scene.left.handle) is None
+        assert "left" not in other.links()
+    with scene.copy() as lane:
+        assert lane.blocked() == [scene.left.handle]
+        more = scene.left.says(Attitude.AGREES)[:1]  # comes in before the records go
+        lane.sync(Source([*scene.entries, *more]), at=AT)
+        assert lane.standing(scene.left.handle) is None
+        assert lane.forget(scene.left.handle) == [1, 2, 5]
+        assert lane.blocked() == []
+        assert not lane.block("left")
+        assert scene.left.handle not in everything_on_disk(scene.directory)
+        assert b"left" not in everything_on_disk(scene.directory)
+
+
+def test_whoever_is_blocked_in_the_instant_of_the_link_is_forgotten_too(scene: Scene) -> None:
+    """The link was never in force in any prefix, so nothing of it is kept but that the person is to be erased."""
+    new = Person("new")
+    with scene.copy() as lane:
+        lane.link({"new": new.link(5)})
+        lane.block("new")
+    with scene.copy() as lane:
+        lane.sync(Source([*scene.entries, *new.says(Attitude.AGREES)]), at=AT)
+        assert [lane.forget(handle) for handle in lane.blocked()] == [[5]]
+        assert new.handle not in everything_on_disk(scene.directory)
+
+
+def test_whoever_is_blocked_after_the_link_had_ended_is_forgotten_too(scene: Scene) -> None:
+    with scene.copy() as lane:
+        lane.unlink("left")
+        assert lane.block("left")
+        assert [lane.forget(handle) for handle in lane.blocked()] == [[1, 2]]

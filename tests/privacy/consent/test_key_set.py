@@ -1,6 +1,7 @@
 import json
 from typing import Any
 
+import httpx
 import msgspec
 import pytest
 import rfc8785
@@ -135,6 +136,20 @@ def test_a_broken_rule_is_not_even_signed() -> None:
         ("https://", False),
         ("file:///etc/passwd", False),
         ("https://r/" + "x" * 300, False),
+        ("https://a-b.c9.example:65535", True),
+        ("https://a..b", False),
+        ("https://xn--a", False),
+        ("https://registry.xn--a.example", False),
+        ("https://registry.-a", False),
+        ("https://registry-", False),
+        ("https://registry.example.", False),
+        ("https://" + "a" * 63, True),
+        ("https://" + "a" * 64, False),
+        ("https://registry.example:65536", False),
+        ("https://999.1.1.1", False),
+        ("https://1.2.3", False),
+        ("https://a.1", False),
+        ("https://01.2.3.4:443", False),
     ],
 )
 def test_an_address_is_https_or_this_machine_and_spelt_one_way(text: str, taken: bool) -> None:
@@ -144,6 +159,16 @@ def test_an_address_is_https_or_this_machine_and_spelt_one_way(text: str, taken:
         assert not taken
     else:
         assert taken
+
+
+@given(st.from_regex(r"https://[a-z0-9x.-]{1,40}(:[0-9]{1,5})?", fullmatch=True))
+def test_an_address_that_is_taken_is_one_for_the_library_that_asks_it(text: str) -> None:
+    try:
+        msgspec.convert(text, ServiceUrl)
+    except msgspec.ValidationError:
+        return
+    assert str(httpx.URL(text)).startswith(text.removesuffix(":443"))
+    assert httpx.URL(text).host.encode("idna")
 
 
 @given(st.binary(max_size=300), st.booleans())
