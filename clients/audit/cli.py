@@ -39,7 +39,7 @@ def open_(directory: Path, run: str, out: Path, as_json: bool) -> None:
     the auditor only: it says what the people behind the handles wanted, and whoever else knows a handle learns that.
     Only its owner can read the file.
     """
-    from clients.audit.writer import open_run
+    from clients.holder.opening_writer import open_run
 
     with ExitStack() as stack:
 

@@ -6,8 +6,8 @@ The same replay as an auditor's (`privacy.consent.audit`), over what this data h
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from clients.audit.disclosure import Disclosure
 from clients.audit.opening import show
+from clients.holder.disclosure import Disclosure
 from clients.holder.keys import HolderKeys
 from clients.holder.lane import LaneCopy, LaneSource
 from clients.holder.ledger import PrivacyLedger

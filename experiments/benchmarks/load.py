@@ -4,11 +4,14 @@ import asyncio
 import ssl
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
+
+CLOSING_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +64,8 @@ async def _all(url: str, ca: str, lane: str, bodies: Sequence[bytes], connection
                 failed += not lines[0].startswith(b"http/1.1 200")
         finally:
             writer.close()
+            with suppress(OSError, TimeoutError):
+                await asyncio.wait_for(writer.wait_closed(), CLOSING_S)
 
     started = time.perf_counter()
     await asyncio.gather(*(work() for _ in range(connections)))

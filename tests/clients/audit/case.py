@@ -30,8 +30,8 @@ from clients.audit.reader import OpeningFile
 from clients.audit.replay import Audit, TrustedKeys
 from clients.audit.report import AuditReport
 from clients.audit.run_record import RunRecord, read_run_record
-from clients.audit.writer import open_run
 from clients.holder.keys import HolderKeys
+from clients.holder.opening_writer import open_run
 from clients.holder.settings import load_settings
 from federated.schema_toml import load_schema
 from privacy.consent.canonical import base64url

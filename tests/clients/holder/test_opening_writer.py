@@ -9,14 +9,14 @@ from typing import Any
 import pytest
 
 from clients.audit.opening import ErasedLine, GarbageLine, Line, LinkLine, OpenedLine, TombstoneLine, UsedLine
-from clients.audit.writer import open_run
 from clients.holder.keys import HolderKeys
+from clients.holder.opening_writer import open_run
 from privacy.consent.canonical import base64url
 from privacy.consent.lane import Stub
 from privacy.consent.merkle import leaf_hash
 from privacy.consent.submission import Submission
 from privacy.consent.tombstone import TombstoneStatement, write_tombstone
-from privacy.errors import FedcreditError, MalformedError, RefusalError, TamperingError, UsageError
+from privacy.errors import FedcreditError, RefusalError, TamperingError, UsageError
 from tests.clients.audit.case import ENTRIES, Case, at, case_of, each, usual
 from tests.clients.holder.test_replay import forget_newest_record
 from tests.ready import ASTER, AT, BIRCH, Ready, state_of
@@ -84,7 +84,7 @@ def test_what_cannot_be_served_is_refused_and_leaves_nothing(tmp_path: Path) -> 
         (home, "0" * 32, out, RefusalError),
         (home, "no run", out, RefusalError),
         (tmp_path / "nowhere", case.outcome.run, out, UsageError),
-        (tmp_path, case.outcome.run, out, MalformedError),
+        (tmp_path, case.outcome.run, out, UsageError),
         (home, case.outcome.run, tmp_path / "no" / "out", RefusalError),
     ]
     for directory, run, path, family in refusals:

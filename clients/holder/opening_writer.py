@@ -14,8 +14,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import IO, Final
 
-from clients.audit.disclosure import Disclosure
 from clients.audit.opening import Header, Later, LinkLine, ReleaseLine, UsedLine, write_header, write_line
+from clients.holder.disclosure import Disclosure
 from clients.holder.keys import HolderKeys
 from clients.holder.lane import LaneCopy, LaneSource
 from clients.holder.ledger import PrivacyLedger
