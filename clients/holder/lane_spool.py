@@ -24,7 +24,8 @@ class Spool:
     """Batches in order, written once and then read once. RefusalError if the disk is full."""
 
     def __init__(self, directory: Path) -> None:
-        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=str(directory))  # noqa: SIM115  # see __exit__
+        # Closed by __exit__.
+        self._file = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY, dir=str(directory))  # noqa: SIM115
         self._cipher = ChaCha20Poly1305(ChaCha20Poly1305.generate_key())
         self._sizes: list[int] = []
 

@@ -29,6 +29,7 @@ ON e.handle = asked.handle AND e.position < ?1 AND e.seq = (
     ORDER BY other.seq DESC LIMIT 1)
 LEFT JOIN verdicts AS v ON v.position = e.position AND v.link = asked.link
 """  # noqa: S608
+# S608, for both: the text is made of constants only; every value is bound.
 _BELOW: Final = f"""
 SELECT {_FIELDS}, e.mac, v.good, v.link, v.mac FROM entries AS e INDEXED BY newest
 LEFT JOIN verdicts AS v ON v.position = e.position AND v.link = ?

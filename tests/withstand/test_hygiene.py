@@ -52,7 +52,7 @@ def test_the_ear_hears_every_form_and_the_grep_finds_it() -> None:
         ear.hear("logs", b"before " + written + b" after")
         assert ear.leaks({"the key": forms(secret)}) == ["the key in logs"]
     with listening() as ear:
-        logging.getLogger("some.library").debug("sealed for %s", secret.hex())
+        logging.getLogger("another.package").debug("sealed for %s", secret.hex())
         try:
             try:
                 raise KeyError(secret)
