@@ -262,7 +262,8 @@ def _together(failures: list[FedcreditError], asked: int, done: str) -> Fedcredi
     gravest = max(failures, key=lambda error: error.exit_code)
     text = (
         f"{len(failures)} of {asked} data holders could not be told; see above. What was signed is kept in the wallet "
-        f"and not written again: run the same command once more, or `fedcredit wallet status`, until all are {done}."
+        f"and not written again: run the same command once more, or `fedcredit wallet status`, until all are {done}. "
+        "To hand it in yourself add --direct-out FILE: the data holder takes the file with `fedcredit holder take`."
     )
     return RefusalError(text, RefusalCode.LANE) if isinstance(gravest, RefusalError) else type(gravest)(text)
 
