@@ -30,7 +30,7 @@ def app_for(holder_of: Callable[[str], Holder], clock: Callable[[], float]) -> C
             _LOG.error("no answer, %s: %s", type(error).__name__, error if ours else "a fault in its own code")
             return write_failure(error, reply_to=message)
 
-    made.query()(answer)  # openings, and score requests on their way to this data holder
+    made.query()(answer)  # openings, shares, the taking off of masks; score requests on their way to this data holder
     made.train()(answer)  # rounds of a run that it has joined
     made.evaluate()(answer)  # the measurement on held-out people at the end of a run
     return made

@@ -10,11 +10,15 @@ from pathlib import Path
 from experiments.federation import ConsentRegistry, Federation, PublicData
 from experiments.people import Membership, populate
 from experiments.plans import default_plan
+from experiments.recipes_by_name import settings_named
 from experiments.registry_place import RegistryPlace
 from experiments.report.values import DemoResult, RunState, Withdrawal
 from experiments.session import Session
 from experiments.telling import Teller
 from experiments.workers import replay, workers
+from federated.encoder import Encoder
+from federated.recipes.base import RecipeName
+from federated.trust import TrustModel
 from privacy.consent.record import Purpose
 from privacy.errors import RefusalCode, RefusalError
 from server.bundle import write_bundle
@@ -23,6 +27,7 @@ from server.rounds import Progress
 
 # A seeded demo happens at an instant of its own, or it could not be repeated.
 SEEDED_AT = 1_793_491_200  # 2026-11-01T00:00:00Z
+TRAINED_ON = 0.75  # part of the people, the others are held out: public, as the data set is
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +39,8 @@ class DemoSettings:
     table: Path
     holders: int
     epsilon: float
+    recipe: RecipeName | None  # None: chosen from public quantities
+    trust: TrustModel
     seed: int | None
 
 
@@ -65,7 +72,9 @@ def run_demo(settings: DemoSettings, progress: Progress) -> DemoResult:
 
     bundle = settings.out / "bundle"
     bundle.mkdir()
-    write_bundle(first, federation.coordinator_key, bundle, excludes=result.privacy.excludes)
+    write_bundle(
+        first, federation.coordinator_key, bundle, encoder=Encoder(data.schema), excludes=result.privacy.excludes
+    )
     return replace(
         result,
         withdrawal=Withdrawal(1, leaver.holder, before, after),
@@ -83,8 +92,17 @@ def _train(
     progress: Progress,
 ) -> Outcome:
     federation.sync(registry, session.holders, progress)
+    schema = federation.data.schema
     plan = default_plan(
-        name, federation.data.schema, federation.roster, epsilon=settings.epsilon, at=federation.at, seed=settings.seed
+        name,
+        schema,
+        federation.roster,
+        epsilon=settings.epsilon,
+        at=federation.at,
+        seed=settings.seed,
+        people=round(TRAINED_ON * len(federation.data.lines)),
+        recipe=None if settings.recipe is None else settings_named(settings.recipe, schema, epsilon=settings.epsilon),
+        trust=settings.trust,
     )
     federation.write_plan(plan)
     return session.run(lambda what, done, total: progress(f"{what}, {name} run", done, total))
@@ -130,7 +148,11 @@ def _replayed(federation: Federation, pool: Executor, outcomes: Sequence[Outcome
     replays = []
     for holder in federation.population.holders:
         runs = {
-            outcome.run: {release.name: release.updates[holder].commitment for release in outcome.releases}
+            outcome.run: {
+                release.name: release.updates[holder].commitment
+                for release in outcome.releases
+                if holder in release.updates
+            }
             for outcome in outcomes
             if holder in outcome.holders
         }

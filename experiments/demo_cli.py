@@ -16,8 +16,11 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from federated.recipes.base import RecipeName
+from federated.trust import TrustModel
 from privacy.errors import RefusalCode, RefusalError, UsageError
 
+AUTO = "auto"
 DATA = Path(__file__).parent / "data" / "taiwan_default"
 MARK = "report.json"  # a directory that has it, and nothing but what the demo writes, may be replaced by a new demo
 WRITTEN = frozenset({MARK, "report.html", "bundle", "federation"})
@@ -29,6 +32,10 @@ WRITTEN = frozenset({MARK, "report.html", "bundle", "federation"})
 @click.option("--holders", type=click.IntRange(min=2), default=10, show_default=True, help="How many data holders.")
 @click.option("--epsilon", type=click.FloatRange(min=0.05), default=1.0, show_default=True,
               help="What one run may cost a person, at delta 1e-5.")  # fmt: skip
+@click.option("--recipe", type=click.Choice([AUTO, *RecipeName]), default=AUTO, show_default=True,
+              help="How to train; auto chooses from public quantities and says why.")  # fmt: skip
+@click.option("--trust", type=click.Choice(list(TrustModel)), default=TrustModel.SHARED_NOISE, show_default=True,
+              help="Who adds the noise, and so whom people must trust.")  # fmt: skip
 @click.option(
     "--seed",
     type=click.IntRange(0, 2**63 - 1),
@@ -41,8 +48,9 @@ WRITTEN = frozenset({MARK, "report.html", "bundle", "federation"})
               help="That table, CSV or CSV.gz.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print report.json instead of the table.")
 def demo(
-    out: Path, holders: int, epsilon: float, seed: int | None, schema: Path | None, table: Path | None, as_json: bool
-) -> None:
+    out: Path, holders: int, epsilon: float, recipe: str, trust: str, seed: int | None, schema: Path | None,
+    table: Path | None, as_json: bool,
+) -> None:  # fmt: skip
     """Run a whole private federation on real data and write a report.
 
     Keys, links, encrypted consent records, training, a scorecard, scores with reasons, a withdrawal and its effect.
@@ -63,6 +71,8 @@ def demo(
         table=table or DATA / "data.csv.gz",
         holders=holders,
         epsilon=epsilon,
+        recipe=None if recipe == AUTO else RecipeName(recipe),
+        trust=TrustModel(trust),
         seed=seed,
     )
     with _Bars() as bars, replacing(out) as building:

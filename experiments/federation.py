@@ -30,6 +30,7 @@ from federated.recipes.base import RecipeName
 from federated.schema import Schema
 from federated.schema_toml import load_schema, parse_schema
 from federated.table import opened, read_table
+from federated.trust import TrustModel
 from privacy.consent.sealing import LaneKey
 from privacy.consent.signing import SigningKey
 from privacy.consent.submission import Submission
@@ -274,6 +275,7 @@ class Federation:
         if self._registry_place.certificate:
             write_whole(directory / CERTIFICATES, self._registry_place.certificate)
         recipes = ", ".join(f'"{name.value}"' for name in RecipeName)
+        trust_models = ", ".join(f'"{trust.value}"' for trust in TrustModel)
         peers = "\n".join(
             f'{name} = "{keys.identity.public.hex()}"' for name, keys in self._holder_keys.items() if name != holder
         )
@@ -301,6 +303,7 @@ side_door = ""
 coordinator = "{COORDINATOR}"
 coordinator_key = "{self.coordinator_key.public.hex()}"
 recipes = [{recipes}]
+trust_models = [{trust_models}]
 largest_epsilon = {LARGEST_EPSILON}
 largest_delta = {LARGEST_DELTA}
 fewest_people = {self._fewest_people}

@@ -32,12 +32,14 @@ from experiments.report.values import (
 from experiments.sample import permitted_sample, refusals_of
 from experiments.session import Session
 from federated.encoder import Encoder
+from federated.loss_distribution import total_epsilon_pld
 from federated.model import Model
 from federated.plan import recipe_of
 from federated.recipes.base import Recipe, RecipeName
 from federated.rows import EncodedRows
 from federated.schema import Schema
 from federated.scorecard import Scorecard
+from federated.trust import told
 from privacy.accounting import epsilon_of, mu_of
 from privacy.consent.record import Purpose
 from privacy.errors import MalformedError
@@ -48,18 +50,21 @@ from server.rounds import Progress
 CUT_OFF = 600.0
 RECIPE_TITLES = {
     RecipeName.FIXED_HESSIAN: "centred fixed Hessian",
-    RecipeName.OPACUS_FEDAVG: "FedAvg of local DP-SGD",
+    RecipeName.UNCENTRED_FIXED_HESSIAN: "uncentred fixed Hessian",
+    RecipeName.GRADIENT_DESCENT: "full-batch gradient descent",
+    RecipeName.SUFFICIENT_STATISTICS: "one-shot sufficient statistics",
+    RecipeName.HISTOGRAM_SCORECARD: "additive histogram scorecard",
+    RecipeName.LOCAL_SGD: "local DP-SGD",
+    RecipeName.OPACUS_FEDAVG: "FedAvg of local DP-SGD with Opacus",
 }
 APPLICANT_QUANTILES = (0.05, 0.3, 0.6, 0.95)
 PACKAGES = ("fedcredit", "flwr", "numpy", "cryptography", "opacus", "torch", "scikit-learn")
 
 
-def train_usual(
-    parts: list[EncodedRows], schema: Schema, *, width: int, epsilon: float, delta: float, seed: int | None
-) -> Model:
+def train_usual(parts: list[EncodedRows], schema: Schema, *, epsilon: float, delta: float, seed: int | None) -> Model:
     """The usual Opacus + FedAvg settings over the data holders' rows; it takes a while and can run elsewhere."""
     chance = SecureNoise() if seed is None else SeededNoise(seed, "usual opacus")
-    return baselines.usual_opacus(parts, schema, width=width, epsilon=epsilon, delta=delta, chance=chance)
+    return baselines.usual_opacus(parts, schema, epsilon=epsilon, delta=delta, chance=chance)
 
 
 class Teller:
@@ -85,7 +90,6 @@ class Teller:
             train_usual,
             list(self._training.parts),
             self._schema,
-            width=self._encoder.width,
             epsilon=privacy.epsilon,
             delta=privacy.delta,
             seed=self._outcome.plan.seed,
@@ -113,8 +117,10 @@ class Teller:
                 epsilon=privacy.epsilon,
                 delta=privacy.delta,
                 excludes=self._excludes(),
-                trust_model=self._recipe.trust_model,
+                trust_model=told(outcome.plan.trust),
+                reason=outcome.plan.reason,
                 accountant=self._recipe.accountant,
+                second_epsilon=self._second_epsilon(),
             ),
             not_private=outcome.plan.seed is not None,
             consent=self._consent(),
@@ -132,15 +138,22 @@ class Teller:
 
     @property
     def _recipe(self) -> Recipe:
-        return recipe_of(self._outcome.plan, width=self._encoder.width)
+        return recipe_of(self._outcome.plan, self._encoder)
+
+    def _second_epsilon(self) -> float:
+        """What somebody else's accountant says that the training costs, at the data holder where it is dearest."""
+        recipe, delta = self._recipe, self._outcome.plan.privacy.delta
+        runs = {
+            tuple(recipe.spend(number, len(part)) for number in range(1, recipe.rounds + 1))
+            for part in self._training.parts
+        }
+        return max(total_epsilon_pld(run, delta) for run in runs)
 
     def _evaluations(self, private: Evaluation) -> Evaluations:
         parts = list(self._training.parts)
         self._progress("baselines", 0, 2)
         pooled = self._evaluated(baselines.pooled(self._training.x, self._training.bad, self._schema.digest))
-        federated = baselines.without_noise(
-            parts, self._schema, width=self._encoder.width, delta=self._outcome.plan.privacy.delta, steps=STEPS
-        )
+        federated = baselines.without_noise(parts, self._schema, delta=self._outcome.plan.privacy.delta, steps=STEPS)
         self._progress("baselines", 1, 2)
         alone = []
         for holder, part in zip(self._joined, parts, strict=True):
@@ -196,18 +209,31 @@ class Teller:
     def _excludes(self) -> tuple[str, ...]:
         """What epsilon and delta do not cover, as whole sentences."""
         privacy = self._outcome.plan.privacy
-        mu, holders = mu_of(privacy.epsilon, privacy.delta), len(self._outcome.holders)
-        mu_of_both, mu_inside = math.sqrt(2) * mu, mu * math.sqrt(holders / (holders - 1))
+        mu = mu_of(privacy.epsilon, privacy.delta)
+        mu_of_both = math.sqrt(2) * mu
         return (
             *self._recipe.excludes(),
-            "noise that a data holder added itself and can subtract again: against one of the "
-            f"{holders} in this run, curious and alone, epsilon is {epsilon_of(mu_inside, privacy.delta):.2f}",
+            self._colluders(mu),
             "whether a data holder takes part at all, which tells that it has at least the fewest people planned",
             "how the schema's characteristics were chosen: those of the embedded schemas on the published rows, "
             "held-out people included",
             "each run is a release of its own: after this demo's second run, people used in both have spent up to "
             f"epsilon {epsilon_of(mu_of_both, privacy.delta):.2f}, within the cap of each",
             "the baselines and the exact figures beside the released ones: only public data allow them",
+        )
+
+    def _colluders(self, mu: float) -> str:
+        """What data holders know of the noise that they added themselves."""
+        plan, holders = self._outcome.plan, len(self._outcome.holders)
+        if plan.dropouts_tolerated:
+            return (
+                f"more than {plan.dropouts_tolerated} of the {holders} data holders that leave in one round, or tell "
+                "others what noise they added themselves"
+            )
+        inside = epsilon_of(mu * math.sqrt(holders / (holders - 1)), plan.privacy.delta)
+        return (
+            f"noise that a data holder added itself and can subtract again: against one of the {holders} in this run, "
+            f"curious and alone, epsilon is {inside:.2f}"
         )
 
     def _applicants(self, scores: Scores) -> tuple[ApplicantScore, ...]:

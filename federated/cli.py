@@ -19,13 +19,15 @@ COMMANDS = {
     "wallet": ("clients.wallet.cli", "A person's own side: keys, consent records, receipts."),
     "holder": ("clients.holder.cli", "A data holder's desk: link customers, sync the lane, take withdrawals."),
     "registry": ("server.registry.cli", "The consent registry: append-only lanes of records that it cannot read."),
-    "audit": ("clients.audit.cli", "Open a run's consents to an auditor; replay every decision."),
+    "audit": ("clients.audit.cli", "Open a run to an auditor; replay every decision; audit what is claimed."),
     "schema": ("federated.schema_cli", "Draft a schema from a table; check a table against a schema."),
     "bench": ("experiments.bench_cli", "Measure the figures that the project promises, side by side."),
 }
 
 # Packages that only some commands need, and the extra that installs them.
 EXTRAS = {
+    "dp_accounting": "accounting",
+    "lightgbm": "experiments",
     "jinja2": "experiments",
     "matplotlib": "experiments",
     "opacus": "opacus",

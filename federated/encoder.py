@@ -13,13 +13,29 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federated.attributes import Attribute, AttributeKind, attribute_index, interval_title
-from federated.characteristics import Characteristic, Form
+from federated.characteristics import Characteristic, Form, Risk
 from federated.derive import Derivation, derived
 from federated.schema import CellType, Schema
 from federated.table import RawTable
 
 Matrix = NDArray[np.float64]
 Vector = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class ColumnBlock:
+    """The encoded columns [start, stop) of one characteristic.
+
+    The first `ordered` of them stand in the order of the value: 1 for a line, one per knot or bin, 0 for codes. The
+    others are indicators of special codes and of missing values. `risk` is the direction the schema declares.
+    """
+
+    id: str
+    start: int
+    stop: int
+    ordered: int
+    form: Form
+    risk: Risk
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +64,13 @@ class CharacteristicCoder:
         names += [f"special {code}" for code, _ in self.special]
         names += ["missing"] if self.may_be_missing else []
         return tuple(f"{self.characteristic.id}:{name}" for name in names)
+
+    @property
+    def ordered(self) -> int:
+        """How many of the columns, the first ones, stand in the order of the value."""
+        if self.characteristic.numbers is None:
+            return 0
+        return len(self.columns) - len(self.special) - self.may_be_missing
 
     @property
     def attributes(self) -> tuple[Attribute, ...]:
@@ -86,12 +109,11 @@ class CharacteristicCoder:
             out[known, 0] = (t - numbers.centre) / numbers.spread
         else:
             out[known, : len(numbers.knots)] = hats(t, numbers.transformed(np.asarray(numbers.knots)))
-        ordinary = len(self.columns) - len(self.special) - self.may_be_missing
         if self.may_be_missing:
             out[~known, -1] = 1.0
         for position, (code, _) in enumerate(self.special):
-            out[first == code, ordinary:] = 0.0
-            out[first == code, ordinary + position] = 1.0
+            out[first == code, self.ordered :] = 0.0
+            out[first == code, self.ordered + position] = 1.0
         return out
 
     def representatives(self) -> Matrix:
@@ -125,9 +147,37 @@ class Encoder:
         )
 
     @property
+    def blocks(self) -> tuple[ColumnBlock, ...]:
+        """Which columns belong together, one block a characteristic, in the order of the columns."""
+        return tuple(
+            ColumnBlock(
+                id=coder.characteristic.id,
+                start=columns.start,
+                stop=columns.stop,
+                ordered=coder.ordered,
+                form=coder.characteristic.form,
+                risk=coder.characteristic.risk,
+            )
+            for coder, columns in zip(self.coders, self.slices, strict=True)
+        )
+
+    @property
     def width(self) -> int:
         """Number of encoded columns."""
         return len(self.columns)
+
+    @property
+    def middle(self) -> Vector:
+        """A public centre of encoded rows, shape (width,): in a table of k columns 1/k each, and 0 beside a line.
+
+        What a row would be on average if every attribute were as frequent as the others. It costs nothing, and rows
+        lie closer to it than to 0.
+        """
+        out = np.zeros(self.width)
+        for block in self.blocks:
+            if block.form is not Form.LINE:
+                out[block.start : block.stop] = 1 / (block.stop - block.start)
+        return out
 
     @property
     def radius(self) -> float:

@@ -20,27 +20,72 @@ class _Header(msgspec.Struct, frozen=True, forbid_unknown_fields=True, tag_field
     """A message without its arrays."""
 
 
+class LedgerMark(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """How far one data holder's privacy ledger had come: kept by the coordinator, so that a rollback is noticed."""
+
+    size: int
+    digest: bytes
+
+
 class Opening(_Header, frozen=True, tag="opening"):
-    """Coordinator: here is the signed training plan and the lane heads that this run is pinned to."""
+    """Coordinator: here is the signed training plan, the lane heads that this run is pinned to, and your ledgers."""
 
     plan: bytes
     plan_signature: bytes
     checkpoints: dict[str, str]  # data holder id -> signed note of its lane
+    ledgers: dict[str, LedgerMark]  # data holder id -> the last mark it sent
 
 
-class MaskKey(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """One data holder's public X25519 key for the masks of one run, signed by its identity key."""
+class SumKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """One data holder's public keys for the secure sums of one run, signed by its identity key."""
 
-    public: bytes
+    channel: bytes  # X25519, for the shares that are sealed to it
+    stages: list[bytes]  # X25519, one a release, for the pairwise masks
+    seeds: list[bytes]  # SHA-256 commitments to its own mask's seed, one a release
     signature: bytes
 
 
 class Joined(_Header, frozen=True, tag="joined"):
-    """Data holder: I have checked the plan against my policy and take part."""
+    """Data holder: I have checked the plan against my policy and take part. `keys` is None where nothing is masked."""
 
     holder: str
     run: str
-    mask_key: MaskKey
+    keys: SumKeys | None
+    ledger: LedgerMark
+
+
+class Introduction(_Header, frozen=True, tag="introduction"):
+    """Coordinator: everybody who joined, with their keys; deal them shares of your secrets."""
+
+    run: str
+    joined: dict[str, SumKeys]
+
+
+class Dealt(_Header, frozen=True, tag="dealt"):
+    """Data holder: shares of my secrets of all releases, sealed to each of the others."""
+
+    holder: str
+    run: str
+    sealed: dict[str, bytes]
+    signature: bytes
+
+
+class Delivery(_Header, frozen=True, tag="delivery"):
+    """Coordinator, relaying what it cannot read: the shares that were sealed to this data holder.
+
+    Who dealt is who the run's sums are made with: the members.
+    """
+
+    run: str
+    members: list[str]  # sorted
+    sealed: dict[str, bytes]  # by dealer, of all members but the addressee
+
+
+class Received(_Header, frozen=True, tag="received"):
+    """Data holder: I hold the shares."""
+
+    holder: str
+    run: str
 
 
 class Instruction(_Header, frozen=True, tag="instruction"):
@@ -48,19 +93,20 @@ class Instruction(_Header, frozen=True, tag="instruction"):
 
     run: str
     round_number: int
-    cohort: dict[str, MaskKey]  # data holder id -> its mask key
+    cohort: list[str]  # sorted; whose masks are in this release
 
 
 class Measurement(_Header, frozen=True, tag="measurement"):
     """Coordinator: score your held-out permitted rows with this scorecard and release the histogram."""
 
     run: str
-    cohort: dict[str, MaskKey]
+    cohort: list[str]
     scorecard: bytes
 
 
 class Update(_Header, frozen=True, tag="update"):
-    """Data holder: my masked integers for one release (array `masked`), and a commitment to whom they came from.
+    """Data holder: my integers for one release (array `words`, masked unless the plan lets them be seen), and a
+    commitment to whom they came from.
 
     The commitment is a Merkle root over keyed hashes of the subjects used, and never a count: counts of two rounds
     would give a withdrawal away.
@@ -69,6 +115,27 @@ class Update(_Header, frozen=True, tag="update"):
     holder: str
     release: str
     commitment: bytes
+    signature: bytes
+    ledger: LedgerMark
+
+
+class Unmasking(_Header, frozen=True, tag="unmasking"):
+    """Coordinator: these data holders are in the sum of this release; help to take its masks off."""
+
+    run: str
+    stage: int
+    survivors: list[str]  # sorted
+
+
+class Revealed(_Header, frozen=True, tag="revealed"):
+    """Data holder: for each member of the release's cohort one share, of its seed if it is in the sum, else of its
+    key. Never both.
+    """
+
+    holder: str
+    release: str
+    seeds: dict[str, bytes]
+    keys: dict[str, bytes]
     signature: bytes
 
 
@@ -93,7 +160,22 @@ class Refused(_Header, frozen=True, tag="refused"):
     code: RefusalCode
 
 
-Header = Opening | Joined | Instruction | Measurement | Update | ScoreRequests | ScoreAnswers | Refused
+Header = (
+    Opening
+    | Joined
+    | Introduction
+    | Dealt
+    | Delivery
+    | Received
+    | Instruction
+    | Measurement
+    | Update
+    | Unmasking
+    | Revealed
+    | ScoreRequests
+    | ScoreAnswers
+    | Refused
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -78,6 +78,10 @@ class LinearModel:
         log_odds: Vector = self.intercept + (x - self.centre) @ self.coefficients
         return log_odds
 
+    def as_start(self) -> tuple[float, ...]:
+        """The additive form's intercept, then a coefficient per encoded column: a start for another training."""
+        return (self.intercept - float(self.centre @ self.coefficients), *self.coefficients.tolist())
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class NetworkModel:

@@ -7,10 +7,12 @@ from typing import Any
 
 import msgspec
 
+from federated.encoder import Encoder
 from federated.recipes.base import Recipe
 from federated.recipes.registry import recipe_from, settings_from_dict
+from federated.trust import Aggregation, TrustModel
 from privacy.consent.signing import PayloadType, SigningKey, verify
-from privacy.errors import MalformedError
+from privacy.errors import MalformedError, RefusalCode, RefusalError
 
 HOLDER_ID = re.compile(r"[a-z][a-z0-9-]{0,62}\Z")
 LARGEST_PEOPLE = 100_000_000
@@ -40,6 +42,10 @@ class TrainingPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     coordinator: str
     schema_digest: str
     recipe: dict[str, Any]
+    reason: str  # why this recipe, for people
+    trust: TrustModel
+    aggregation: Aggregation
+    dropouts_tolerated: int  # data holders that may leave, or collude with the coordinator, in one round
     privacy: PrivacyTerms
     roster: list[RosterEntry]
     minimum_holders: int
@@ -85,9 +91,15 @@ def read_plan(signed: SignedPlan, coordinator_key: bytes) -> TrainingPlan:
     return _checked(plan)
 
 
-def recipe_of(plan: TrainingPlan, *, width: int) -> Recipe:
-    """The plan's recipe over `width` encoded columns."""
-    return recipe_from(settings_from_dict(plan.recipe), width=width, schema_digest=plan.schema_digest)
+def recipe_of(plan: TrainingPlan, encoder: Encoder) -> Recipe:
+    """The plan's recipe over the columns of `encoder`. RefusalError (schema) for another schema's."""
+    if encoder.schema.digest != plan.schema_digest:
+        raise RefusalError(
+            "The training plan is for another schema than the one here. Coordinator and data holders should agree on "
+            "one schema file, then the coordinator writes the plan anew.",
+            RefusalCode.SCHEMA,
+        )
+    return recipe_from(settings_from_dict(plan.recipe), encoder=encoder)
 
 
 def run_id(signed: SignedPlan, checkpoints: dict[str, str]) -> str:
@@ -123,6 +135,20 @@ def _checked(plan: TrainingPlan) -> TrainingPlan:
         ),
         (1 <= privacy.releases_per_window <= 1000, "releases per window must lie in 1..1000"),
         (1 <= plan.minimum_holders <= len(holders), "the fewest data holders must lie in 1..roster"),
+        (
+            0 <= plan.dropouts_tolerated < plan.minimum_holders,
+            "the drop-outs tolerated must be fewer than the fewest data holders",
+        ),
+        (
+            # Otherwise a coordinator that tells half of them another story about who left could unmask one update.
+            not plan.trust.is_masked or 3 * plan.dropouts_tolerated < plan.minimum_holders >= 2,
+            "a secure sum needs at least 2 data holders, and more than 3 for each drop-out tolerated",
+        ),
+        (
+            plan.aggregation is Aggregation.SUM or not plan.trust.is_masked,
+            f"{plan.aggregation} needs to see single updates, which {plan.trust} hides",
+        ),
+        (0 < len(plan.reason) <= 500, "the reason for the recipe must have 1 to 500 characters"),
         (plan.minimum_people >= 1, "the fewest people must be at least 1"),
         (1 <= plan.most_people <= LARGEST_PEOPLE, f"the most people must lie in 1..{LARGEST_PEOPLE}"),
         (0 <= plan.not_before < plan.ends, "the plan must end after it begins"),

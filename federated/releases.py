@@ -2,15 +2,21 @@
 
 import hashlib
 import json
-from dataclasses import fields
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import assert_never
 
 import numpy as np
 from numpy.typing import NDArray
 
+from federated.messages import LedgerMark
 from federated.plan import TrainingPlan
 from federated.recipes.base import Recipe
 from federated.scorecard import PointScale
-from privacy.accounting import GaussianSpend, mu_of
+from federated.trust import TrustModel
+from privacy.accounting import GaussianSpend
+from privacy.discrete import float_slack, mu_on_grid, noise_variance, share_on_grid
 from privacy.errors import MalformedError
 from privacy.grid import Grid
 
@@ -25,46 +31,163 @@ def measurement_stage(recipe: Recipe) -> int:
     return recipe.rounds + 1
 
 
-def mask_key_statement(run: str, public: bytes) -> bytes:
-    """What a data holder signs about its mask key, so that nobody in between can replace it."""
-    return json.dumps({"public": public.hex(), "run": run}, separators=(",", ":")).encode()
+def sum_keys_statement(run: str, channel: bytes, stages: Sequence[bytes], seeds: Sequence[bytes]) -> bytes:
+    """What a data holder signs about its keys of a run, so that nobody in between can replace them."""
+    statement = {
+        "channel": channel.hex(),
+        "run": run,
+        "seeds": [seed.hex() for seed in seeds],
+        "stages": [stage.hex() for stage in stages],
+    }
+    return _canonical(statement)
 
 
-def update_statement(name: str, commitment: bytes, masked: NDArray[np.uint64]) -> bytes:
+def dealing_statement(run: str, holder: str, sealed: Mapping[str, bytes]) -> bytes:
+    """What a data holder signs about the shares it has dealt."""
+    digests = {name: hashlib.sha256(content).hexdigest() for name, content in sealed.items()}
+    return _canonical({"holder": holder, "run": run, "sealed_sha256": digests})
+
+
+def reveal_statement(release: str, holder: str, seeds: Mapping[str, bytes], keys: Mapping[str, bytes]) -> bytes:
+    """What a data holder signs about the shares it reveals."""
+    statement = {
+        "holder": holder,
+        "keys": {name: share.hex() for name, share in keys.items()},
+        "release": release,
+        "seeds": {name: share.hex() for name, share in seeds.items()},
+    }
+    return _canonical(statement)
+
+
+def update_statement(name: str, commitment: bytes, words: NDArray[np.uint64], ledger: LedgerMark) -> bytes:
     """What a data holder signs about one release."""
     return signed_release(
-        name, commitment, hashlib.sha256(np.ascontiguousarray(masked, dtype="<u8").tobytes()).digest()
+        name, commitment, hashlib.sha256(np.ascontiguousarray(words, dtype="<u8").tobytes()).digest(), ledger
     )
 
 
-def signed_release(name: str, commitment: bytes, masked_sha256: bytes) -> bytes:
-    """The same from the digest of the masked numbers alone (little-endian, 8 bytes each): what an auditor has."""
-    statement = {"commitment": commitment.hex(), "masked_sha256": masked_sha256.hex(), "release": name}
-    return json.dumps(statement, separators=(",", ":")).encode()
+def signed_release(name: str, commitment: bytes, words_sha256: bytes, ledger: LedgerMark) -> bytes:
+    """The same from the digest of the numbers alone (little-endian, 8 bytes each): what an auditor has."""
+    statement = {
+        "commitment": commitment.hex(),
+        "ledger": ledger.digest.hex(),
+        "ledger_size": ledger.size,
+        "release": name,
+        "words_sha256": words_sha256.hex(),
+    }
+    return _canonical(statement)
 
 
-def grid_for_round(recipe: Recipe, number: int, plan: TrainingPlan) -> Grid:
-    """The grid on which the sums of one training round are exact. MalformedError if they could overflow it."""
-    return Grid.fit(
-        people=plan.most_people,
-        bound=recipe.bound(number),
-        standard_deviation=recipe.noise_standard_deviation(number),
+def _canonical(statement: Mapping[str, object]) -> bytes:
+    return json.dumps(statement, separators=(",", ":"), sort_keys=True).encode()
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What one release is made of: `length` numbers on a public `grid`, whose whole sum carries noise of `variance`.
+
+    `variance` is a whole number of squared grid steps; 0 where no noise is added to the sum. A person with share 1
+    adds at most `sensitivity` in L2, and rounding in floats moves no number by more than `slack`.
+    """
+
+    length: int
+    grid: Grid
+    variance: int
+    sensitivity: float
+    slack: float
+
+    def weights(self, shares: NDArray[np.float64]) -> NDArray[np.float64]:
+        """What people's parts are multiplied by, so that each costs at most their share, rounding included."""
+        if self.variance == 0:
+            return shares
+        return share_on_grid(
+            shares,
+            sensitivity=self.sensitivity,
+            length=self.length,
+            step_log2=self.grid.step_log2,
+            slack=self.slack,
+        )
+
+    def holder_variance(self, trust: TrustModel, *, members: int, dropouts_tolerated: int) -> int:
+        """What each of `members` data holders adds, so that enough is left whoever leaves."""
+        match trust:
+            case TrustModel.SHARED_NOISE:
+                return -(-self.variance // (members - dropouts_tolerated))
+            case TrustModel.HOLDER_NOISE:
+                return self.variance
+            case TrustModel.COORDINATOR_NOISE:
+                return 0
+            case _:
+                assert_never(trust)
+
+
+def stages_of(recipe: Recipe) -> int:
+    """How many releases a run of `recipe` can have: its rounds and the measurement."""
+    return recipe.rounds + 1
+
+
+def shape_of_round(recipe: Recipe, number: int, plan: TrainingPlan) -> Shape:
+    """Of one training round. MalformedError if the sums could overflow every grid."""
+    people, holders = plan.most_people, len(plan.roster)
+    return _shape(
+        recipe.length(number),
+        reach=recipe.reach(number, people=people, holders=holders),
+        sensitivity=recipe.sensitivity(number),
+        mu=recipe.mu(number),
+        plan=plan,
     )
+
+
+def shape_of_measurement(plan: TrainingPlan) -> Shape:
+    """Of the released histogram: goods by band, bads by band, then heads and bads counted without shares."""
+    return _shape(
+        2 * plan.measurement_bands + 2,
+        reach=float(plan.most_people),
+        sensitivity=MEASUREMENT_SENSITIVITY,
+        mu=measurement_spend(plan).mu,
+        plan=plan,
+    )
+
+
+def _shape(length: int, *, reach: float, sensitivity: float, mu: float, plan: TrainingPlan) -> Shape:
+    if math.isinf(mu):
+        return Shape(length, Grid.fit(reach=reach, deviation=0.0), 0, sensitivity, 0.0)
+    grid = Grid.fit(reach=reach, deviation=sensitivity / mu)
+    slack = float_slack(people=plan.most_people, reach=reach)
+    variance = noise_variance(sensitivity=sensitivity, mu=mu, length=length, step_log2=grid.step_log2, slack=slack)
+    return Shape(length, grid, variance, sensitivity, slack)
+
+
+BASE_RATE_SCALE = 0.1
+"""What one person adds to the two numbers that are counted without shares, in units of a whole histogram count.
+
+Cautious people weigh less in the histogram, and where they default more often it shows too low a level. These two
+numbers, in which everybody weighs the same, set the level right (`server.calibration`)."""
+
+MEASUREMENT_SENSITIVITY = math.sqrt(1 + 2 * BASE_RATE_SCALE**2)
+
+
+def measurement_weight(allowed: NDArray[np.float64]) -> NDArray[np.float64]:
+    """From the fraction of the measurement's mu that each person allows, their weight in the histogram; NaN for too
+    little even to be counted in the base rate.
+
+    A person with weight w moves the release by at most sqrt(w^2 + 2 BASE_RATE_SCALE^2), which costs
+    allowed x mu exactly.
+    """
+    left = (np.asarray(allowed, dtype=np.float64) * MEASUREMENT_SENSITIVITY) ** 2 - 2 * BASE_RATE_SCALE**2
+    with np.errstate(invalid="ignore"):
+        weight: NDArray[np.float64] = np.sqrt(left)
+    return np.minimum(weight, 1.0)
 
 
 def measurement_spend(plan: TrainingPlan) -> GaussianSpend:
-    """What the released histogram costs a held-out person with share 1, who moves one number by at most 1."""
-    return GaussianSpend(mu_of(plan.privacy.measurement_epsilon, plan.privacy.delta))
+    """What the released histogram costs a held-out person with share 1."""
+    return GaussianSpend(mu_on_grid(plan.privacy.measurement_epsilon, plan.privacy.delta))
 
 
 def measurement_noise(plan: TrainingPlan) -> float:
-    """Standard deviation of the noise in each number of the summed histogram: sensitivity 1 over mu."""
-    return 1 / measurement_spend(plan).mu
-
-
-def grid_for_measurement(plan: TrainingPlan) -> Grid:
-    """The grid on which the sums of score histograms are exact."""
-    return Grid.fit(people=plan.most_people, bound=1.0, standard_deviation=measurement_noise(plan))
+    """Standard deviation of the noise in each number of the summed histogram: sensitivity over mu."""
+    return MEASUREMENT_SENSITIVITY / measurement_spend(plan).mu
 
 
 def measurement_edges(plan: TrainingPlan) -> NDArray[np.float64]:

@@ -1,5 +1,9 @@
 """Where noise comes from. Noise that protects people is a type of its own; a seeded one says that it protects
-nobody."""
+nobody.
+
+What protects a release is discrete noise on its integer grid (`privacy.discrete`), made from `random_bytes`. The
+float draws of `gaussian` serve recipes whose noise is inside their own steps, and experiments.
+"""
 
 import hashlib
 import math
@@ -24,7 +28,8 @@ class NoiseSource(Protocol):
     is_private: ClassVar[bool]
 
     def gaussian(self, n: int, standard_deviation: float) -> Vector:
-        """`n` independent normal draws with mean 0, shape (n,)."""
+        """`n` independent normal draws with mean 0, shape (n,), as floats: never the noise of a released sum, whose
+        low bits would show what it hides (Mironov, CCS 2012)."""
         ...
 
     def random_bytes(self, n: int) -> bytes:

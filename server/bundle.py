@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from federated.encoder import Encoder
 from federated.files import write_whole
 from federated.metrics import ScoreHistogram
 from federated.model import LinearModel
 from federated.plan import recipe_of
 from federated.recipes.base import Recipe
-from federated.releases import measurement_noise
 from federated.scorecard import Scorecard
+from federated.trust import told
 from privacy.consent.signing import PayloadType, SigningKey
 from privacy.errors import MalformedError
 from server.calibration import Calibration
@@ -22,28 +23,32 @@ MANIFEST = "MANIFEST.json"
 SIGNATURE = "MANIFEST.sig"
 
 
-def write_bundle(outcome: Outcome, key: SigningKey, directory: Path, *, excludes: tuple[str, ...]) -> None:
+def write_bundle(
+    outcome: Outcome, key: SigningKey, directory: Path, *, encoder: Encoder, excludes: tuple[str, ...]
+) -> None:
     """Write the bundle of a finished run to `directory`, which must exist. Nothing in it names a person or a lane.
 
-    MalformedError for a run without a scorecard: a model that is no sum over characteristics has none.
+    `encoder` is that of the plan's schema. MalformedError for a run without a scorecard: a model that is no sum over
+    characteristics has none.
     """
     model = outcome.model
     if (
         not isinstance(model, LinearModel)
         or outcome.scorecard is None
         or outcome.released is None
+        or outcome.deviation is None
         or outcome.calibration is None
     ):
         raise MalformedError(
             "Only a linear model has a scorecard to publish. The coordinator should choose its recipe."
         )
-    recipe = recipe_of(outcome.plan, width=len(model.coefficients))
+    recipe = recipe_of(outcome.plan, encoder)
     documents = {
         "scorecard.json": outcome.scorecard.to_json(),
         "model.json": model_document(model),
         "privacy.json": canonical(_privacy(outcome, recipe, excludes)),
         "calibration.json": canonical(_calibration(outcome.calibration)),
-        "metrics.json": canonical(_metrics(outcome.scorecard, outcome.released, measurement_noise(outcome.plan))),
+        "metrics.json": canonical(_metrics(outcome.scorecard, outcome.released, outcome.deviation)),
         "parity.json": canonical(_parity(outcome.scorecard)),
     }
     manifest = canonical(
@@ -64,7 +69,7 @@ def write_bundle(outcome: Outcome, key: SigningKey, directory: Path, *, excludes
 
 
 def _privacy(outcome: Outcome, recipe: Recipe, excludes: tuple[str, ...]) -> Mapping[str, object]:
-    privacy = outcome.plan.privacy
+    plan, privacy = outcome.plan, outcome.plan.privacy
     return {
         "epsilon": privacy.epsilon,
         "measurement_epsilon": privacy.measurement_epsilon,
@@ -73,8 +78,13 @@ def _privacy(outcome: Outcome, recipe: Recipe, excludes: tuple[str, ...]) -> Map
         "adjacency": "add or remove one person",
         "accountant": recipe.accountant,
         "excludes": list(excludes),
-        "trust_model": recipe.trust_model,
-        "not_private": outcome.plan.seed is not None,
+        "recipe": recipe.name.value,
+        "reason_for_recipe": plan.reason,
+        "trust": plan.trust.value,
+        "trust_model": told(plan.trust),
+        "aggregation": plan.aggregation.value,
+        "dropouts_tolerated": plan.dropouts_tolerated,
+        "not_private": plan.seed is not None,
     }
 
 

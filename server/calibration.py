@@ -1,4 +1,9 @@
-"""Setting a scorecard's probabilities by what was released about held-out people: post-processing, which is free."""
+"""Setting a scorecard's probabilities by what was released about held-out people: post-processing, which is free.
+
+Slope and intercept are fitted to the released histogram, in which people weigh by their share: cautious people weigh
+little, and where they default more often its level is too low. Two released numbers, in which everybody weighs the
+same, set the level right.
+"""
 
 import math
 from dataclasses import dataclass, replace
@@ -12,6 +17,7 @@ from federated.scorecard import PointScale
 FEWEST_PEOPLE = 100.0
 SLOPES = (0.3, 3.0)  # outside, the model is wrong rather than uncalibrated
 BANDS_TOGETHER = 4  # noise cancels in wider bands
+FEWEST_DEVIATIONS = 8.0  # a count below that many deviations of its noise says too little about a level
 STEPS = 50
 SMALLEST_STEP = 1e-12
 
@@ -39,12 +45,57 @@ class Calibration:
 AS_TRAINED = Calibration(0.0, 1.0)
 
 
-def calibration_from(released: ScoreHistogram, scale: PointScale) -> Calibration:
-    """The calibration that makes the released counts most likely; the order of people stays as it is.
+@dataclass(frozen=True, slots=True)
+class BaseRate:
+    """Held-out people and the bads among them, everybody counted alike; noisy, `deviation` for each of the two."""
 
-    `AS_TRAINED` where they say too little: fewer than about a hundred people, outcomes all alike, or a slope that
+    heads: float
+    bads: float
+    deviation: float
+
+    @property
+    def log_odds_of_bad(self) -> float | None:
+        """Of the whole sample; None where noise may be most of it."""
+        return _log_odds(self.heads - self.bads, self.bads, math.sqrt(2) * self.deviation)
+
+
+def calibration_from(
+    released: ScoreHistogram, scale: PointScale, base_rate: BaseRate, *, deviation: float
+) -> Calibration:
+    """The calibration that makes the released counts most likely, at the level of `base_rate`.
+
+    `deviation` is the standard deviation of the noise in each count. The order of people stays as it is.
+    `AS_TRAINED` where the counts say too little: fewer than about a hundred people, outcomes all alike, or a slope that
     only noise can explain.
     """
+    fitted = _fitted(released, scale)
+    return fitted if fitted is AS_TRAINED else _at_level(fitted, released, base_rate, deviation)
+
+
+def _at_level(fitted: Calibration, released: ScoreHistogram, base_rate: BaseRate, deviation: float) -> Calibration:
+    """`fitted` with its level moved from the weighted people's to everybody's, in log-odds; as it is where either is
+    uncertain.
+
+    Exact where people of one outcome are cautious alike, whatever their characteristics (Prentice and Pyke 1979,
+    equation 2): weights are then a sample by outcome. Where caution goes with characteristics that the model has, they
+    have told it already and this goes too far: which of both it is, no released number shows.
+    """
+    summed = deviation * math.sqrt(len(released.bads))
+    weighted = _log_odds(float(released.goods.sum()), float(released.bads.sum()), summed)
+    everybody = base_rate.log_odds_of_bad
+    if weighted is None or everybody is None:
+        return fitted
+    return replace(fitted, intercept=fitted.intercept + everybody - weighted)
+
+
+def _log_odds(goods: float, bads: float, deviation: float) -> float | None:
+    fewest = max(1.0, FEWEST_DEVIATIONS * deviation)
+    if goods + bads < FEWEST_PEOPLE or min(goods, bads) < fewest:
+        return None
+    return math.log(bads / goods)
+
+
+def _fitted(released: ScoreHistogram, scale: PointScale) -> Calibration:
     coarse = released.coarser(BANDS_TOGETHER)
     # Noise can push a count below 0, which no likelihood knows; in wide bands it hardly ever does.
     goods, bads = np.maximum(coarse.goods, 0.0), np.maximum(coarse.bads, 0.0)

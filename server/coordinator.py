@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import msgspec
@@ -10,6 +11,7 @@ import msgspec
 from federated.channel import Channel
 from federated.encoder import Encoder
 from federated.files import write_whole
+from federated.messages import Opening
 from federated.metrics import ScoreHistogram
 from federated.model import LinearModel, Model, NetworkModel
 from federated.plan import SignedPlan, TrainingPlan, read_plan, recipe_of
@@ -18,15 +20,23 @@ from federated.releases import scale_of
 from federated.schema import Schema
 from federated.schema_toml import load_schema
 from federated.scorecard import PointScale, Scorecard, scorecard_from
+from federated.trust import TrustModel
 from privacy.consent.signing import SigningKey
 from privacy.errors import MalformedError
+from privacy.noise import NoiseSource, SecureNoise, SeededNoise
 from server.calibration import Calibration, calibration_from
-from server.rounds import Progress, Release, Run
+from server.memory import BegunRun, LedgerMarks
+from server.plan_checks import checked_stages
+from server.rounds import Plan, Progress, Run
+from server.sums import Release
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What one run gave. `scorecard` and `released` are None for a model that is not a sum over characteristics."""
+    """What one run gave. `scorecard` and `released` are None for a model that is not a sum over characteristics.
+
+    `refused` says of everybody in the roster who is in no sum why not: a refusal's code, or a few words.
+    """
 
     run: str
     plan: TrainingPlan
@@ -35,16 +45,35 @@ class Outcome:
     scorecard: Scorecard | None  # of the model, calibrated
     calibration: Calibration | None
     released: ScoreHistogram | None  # noisy, of the held-out people who agreed to be counted, on the card's scores
+    deviation: float | None  # standard deviation of the noise in each of its counts
     releases: tuple[Release, ...]
     holders: tuple[str, ...]
     refused: Mapping[str, str]
+
+    @property
+    def trust(self) -> TrustModel:
+        """Whom one had to trust in this run."""
+        return self.plan.trust
+
+    @property
+    def reason(self) -> str:
+        """Why the plan has this recipe."""
+        return self.plan.reason
+
+    @property
+    def left_out(self) -> Mapping[str, Mapping[str, str]]:
+        """Of each release, by name: who takes part in the run and is not in this sum, and why."""
+        return {release.name: release.left_out for release in self.releases}
 
 
 class Coordinator:
     """One coordinator: its key, the schema, the signed plan and the checkpoints that the next run is pinned to."""
 
     def __init__(self, directory: Path) -> None:
-        """MalformedError or TamperingError if a file cannot be read or the plan is not signed by the key."""
+        """MalformedError or TamperingError if a file cannot be read or the plan is not signed by the key.
+
+        MalformedError too for a plan whose sums fit no grid, or whose noise does not cover what it promises.
+        """
         self._directory = directory
         try:
             self.key = SigningKey.from_seed((directory / "coordinator.key").read_bytes())
@@ -54,44 +83,66 @@ class Coordinator:
             raise MalformedError(
                 "The coordinator's key, plan or checkpoints cannot be read. The coordinator should write the plan anew."
             ) from error
+        self._marks = LedgerMarks(directory)
         self.schema: Schema = load_schema(directory / "schema.toml")
         self.encoder = Encoder(self.schema)
         self.plan = read_plan(self.signed, self.key.public)
-        self.recipe: Recipe = recipe_of(self.plan, width=self.encoder.width)
+        self.recipe: Recipe = recipe_of(self.plan, self.encoder)
+        self._stages = checked_stages(self.recipe, self.plan)
 
     @property
     def scale(self) -> PointScale:
         """The plan's point scale."""
         return scale_of(self.plan)
 
+    @property
+    def opening(self) -> Opening:
+        """What the next run begins with."""
+        marks = self._marks.of(entry.holder for entry in self.plan.roster)
+        return Opening(self.signed.payload, self.signed.signature, self.checkpoints, marks)
+
     def run(self, channel: Channel, progress: Progress, *, deadline_s: float) -> Outcome:
         """Open, train, publish a scorecard, measure it; write the outcome under `runs/` when all of it is there."""
-        run = Run(self.plan, self.signed, self.recipe, channel, deadline_s=deadline_s)
-        cohort = run.open(self.checkpoints)
-        trained = run.train(cohort, progress)
-        scorecard, released, calibration, releases = None, None, None, trained.releases
+        run = Run.open(
+            Plan(self.plan, self.signed, self.recipe, self._stages),
+            self.checkpoints,
+            channel=channel,
+            deadline_s=deadline_s,
+            begun=partial(BegunRun, self._directory),
+            marks=self._marks,
+            noise=self._noise,
+        )
+        trained = run.train(progress)
+        scorecard, released, deviation, calibration, releases = None, None, None, None, trained.releases
         model = trained.model
         if isinstance(model, LinearModel):
             as_trained = scorecard_from(model, self.encoder, self.scale)
-            counted, measurement = run.measure(cohort, as_trained.to_json())
-            releases = (*releases, measurement)
-            calibration = calibration_from(counted, self.scale)
+            measured = run.measure(as_trained.to_json())
+            releases = (*releases, measured.release)
+            deviation = measured.deviation
+            calibration = calibration_from(measured.histogram, self.scale, measured.base_rate, deviation=deviation)
             scorecard = scorecard_from(calibration.model(model), self.encoder, self.scale)
-            released = calibration.histogram(counted, self.scale)
+            released = calibration.histogram(measured.histogram, self.scale)
         outcome = Outcome(
-            run=cohort.run,
+            run=run.cohort.run,
             plan=self.plan,
             plan_digest=self.signed.digest,
             model=model,
             scorecard=scorecard,
             calibration=calibration,
             released=released,
+            deviation=deviation,
             releases=releases,
-            holders=tuple(cohort.joined),
-            refused={holder: code.value for holder, code in sorted(cohort.refused.items())},
+            holders=run.cohort.members,
+            refused={holder: absence.reason for holder, absence in run.cohort.absent.items()},
         )
         self._write(outcome)
         return outcome
+
+    def _noise(self, stage: int) -> NoiseSource:
+        if self.plan.seed is None:
+            return SecureNoise()
+        return SeededNoise(self.plan.seed, f"coordinator/{self.signed.digest}/{stage}")
 
     def _write(self, outcome: Outcome) -> None:
         record = {
@@ -100,16 +151,7 @@ class Coordinator:
             "checkpoints": self.checkpoints,
             "holders": list(outcome.holders),
             "refused": outcome.refused,
-            "releases": [
-                {
-                    "name": release.name,
-                    "updates": {
-                        holder: {"commitment": update.commitment.hex(), "signature": update.signature.hex()}
-                        for holder, update in sorted(release.updates.items())
-                    },
-                }
-                for release in outcome.releases
-            ],
+            "releases": [_recorded(release) for release in outcome.releases],
         }
         directory = self._directory / "runs" / outcome.run
         directory.mkdir(parents=True, exist_ok=True)
@@ -117,6 +159,23 @@ class Coordinator:
         if outcome.scorecard is not None:
             write_whole(directory / "scorecard.json", outcome.scorecard.to_json())
         write_whole(directory / "run.json", canonical(record))  # last: its presence says that the run is whole
+
+
+def _recorded(release: Release) -> dict[str, object]:
+    return {
+        "name": release.name,
+        "updates": {
+            holder: {
+                "commitment": update.commitment.hex(),
+                "signature": update.signature.hex(),
+                "ledger": update.ledger.digest.hex(),
+                "ledger_size": update.ledger.size,
+            }
+            for holder, update in sorted(release.updates.items())
+        },
+        "left_out": dict(release.left_out),
+        "unhelpful": dict(release.unhelpful),
+    }
 
 
 def canonical(value: object) -> bytes:

@@ -24,11 +24,13 @@ class GridChannel:
 
     def ask(self, letters: Mapping[int, Letter], *, act: Act, deadline_s: float) -> dict[int, Letter]:
         """The answers that came before the deadline, by node."""
+        if not letters:
+            return {}  # nobody is online to be asked
         messages = [Message(write_letter(letter), node, act.value) for node, letter in letters.items()]
         answers = {}
         for reply in self._grid.send_and_receive(messages, timeout=deadline_s):
             node = reply.metadata.src_node_id
-            if reply.has_error() or node not in letters:
+            if reply.has_error() or node not in letters or node in answers:
                 continue
             try:
                 answers[node] = read_letter(reply.content)

@@ -9,14 +9,28 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
+from math import sqrt
 from pathlib import Path
 
 from clients.holder.node import Holder
 from experiments.federation import Federation
 from experiments.people import Attitude, Membership
+from experiments.plans import DELTA, RELEASES_PER_WINDOW
 from experiments.session import Session
 from experiments.wishes import JURISDICTION, TERMS, records_of
-from federated.messages import Instruction, Joined, Letter, Opening, Refused
+from federated.messages import (
+    Dealt,
+    Delivery,
+    Instruction,
+    Introduction,
+    Joined,
+    Letter,
+    Opening,
+    Received,
+    Refused,
+)
+from privacy.accounting import mu_of
+from privacy.consent.budget import tier_of
 from privacy.consent.lane import Head, write_checkpoint
 from privacy.consent.signing import SigningKey
 from privacy.consent.submission import Submission
@@ -70,7 +84,7 @@ class Ready:
 
     def opening(self) -> Opening:
         coordinator = Coordinator(self.federation.coordinator_directory)
-        return Opening(coordinator.signed.payload, coordinator.signed.signature, coordinator.checkpoints)
+        return Opening(coordinator.signed.payload, coordinator.signed.signature, coordinator.checkpoints, {})
 
     def places(self, holder: str, *, held_out: bool = False) -> list[Membership]:
         population = self.federation.population
@@ -85,23 +99,37 @@ class Ready:
             if population.attitudes[place.person] is Attitude.AGREES and population.caps[place.person] >= 0.25
         ]
 
+    def measured(self, holder: str = ASTER) -> list[Membership]:
+        """Those who agreed to be measured and allow enough of its mu to be counted in the base rate at all.
+
+        Goods and bads, heads and bads without shares: with a tenth for each of the last two, somebody who allows less
+        than sqrt(0.02 / 1.02) of it would have no part left in the histogram.
+        """
+        population, whole = self.federation.population, mu_of(1.0, DELTA) * sqrt(RELEASES_PER_WINDOW)
+        return [
+            place
+            for place in self.agreeing(holder, held_out=True)
+            if place.share_milli / 1000 * min(1.0, mu_of(tier_of(population.caps[place.person]) or 0.0, DELTA) / whole)
+            >= sqrt(0.02 / 1.02)
+        ]
+
     def with_attitude(self, attitude: Attitude, holder: str = ASTER, *, held_out: bool = False) -> list[Membership]:
         attitudes = self.federation.population.attitudes
         return [place for place in self.places(holder, held_out=held_out) if attitudes[place.person] is attitude]
 
 
 @cache
-def _template() -> tuple[Federation, Path]:
+def _template(holders: int) -> tuple[Federation, Path]:
     directory = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    federation, registry = small_federation(directory / "federation", at=AT)
+    federation, registry = small_federation(directory / "federation", at=AT, holders=holders)
     registry.close()
     return federation, directory / "federation"
 
 
-def ready_in(directory: Path) -> Ready:
-    """A federation of 600 people at three data holders in `directory`, lanes synced and plan written."""
-    template, source = _template()
+def ready_in(directory: Path, *, holders: int = 3) -> Ready:
+    """A federation of 600 people in `directory`, lanes synced and plan written; with four a drop-out is tolerated."""
+    template, source = _template(holders)
     shutil.copytree(source, directory)
     federation = copy.copy(template)
     federation.directory = directory
@@ -154,16 +182,27 @@ def agreement(ready: Ready, place: Membership, *, cap: float = 8.0, share_milli:
 
 
 def joined_by(holders: Mapping[str, Holder], opening: Opening, *, at: int = AT) -> dict[str, Joined]:
-    """What each data holder answers to the opening, none of them refusing."""
-    return {name: holder.join(opening, at=at) for name, holder in holders.items()}
+    """What each data holder answers to the opening, none of them refusing; then they deal each other their shares."""
+    joined = {name: holder.join(opening, at=at) for name, holder in holders.items()}
+    run = next(iter(joined.values())).run
+    introduction = Introduction(run, {name: header.keys for name, header in joined.items() if header.keys})
+    dealt: dict[str, Dealt] = {}
+    for name, holder in holders.items():
+        answer = holder.answer(Letter(introduction), at=at).header
+        assert isinstance(answer, Dealt), answer
+        dealt[name] = answer
+    for name, holder in holders.items():
+        sealed = {dealer: theirs.sealed[name] for dealer, theirs in dealt.items() if dealer != name}
+        received = holder.answer(Letter(Delivery(run, sorted(dealt), sealed)), at=at).header
+        assert isinstance(received, Received), received
+    return joined
 
 
 def first_instruction(ready: Ready, joined: Mapping[str, Joined]) -> Letter:
     """The letter that the coordinator sends in round 1."""
     recipe = Coordinator(ready.federation.coordinator_directory).recipe
     run = next(iter(joined.values())).run
-    cohort = {name: header.mask_key for name, header in joined.items()}
-    return Letter(Instruction(run, 1, cohort), recipe.instruction(recipe.start()))
+    return Letter(Instruction(run, 1, sorted(joined)), recipe.instruction(recipe.start()))
 
 
 def code_of(letter: Letter) -> str:
@@ -174,7 +213,9 @@ def code_of(letter: Letter) -> str:
 
 def commitments_of(outcome: Outcome, holder: str) -> dict[str, bytes]:
     """What one data holder committed to in each release of a run."""
-    return {release.name: release.updates[holder].commitment for release in outcome.releases}
+    return {
+        release.name: release.updates[holder].commitment for release in outcome.releases if holder in release.updates
+    }
 
 
 def state_of(directory: Path) -> dict[str, str]:

@@ -5,9 +5,13 @@ from pathlib import Path
 
 from experiments.federation import Federation, PublicData
 from experiments.people import populate
-from experiments.plans import default_plan
+from experiments.plans import DELTA, default_plan
 from experiments.registry_place import IN_PROCESS, RegistryPlace
 from experiments.session import Session
+from federated.recipes.fixed_hessian import FixedHessianSettings
+from federated.recipes.registry import RecipeSettings
+from federated.schema import Schema
+from federated.trust import TrustModel
 from server.registry.store import Registry
 
 DATA = Path(__file__).parent.parent / "experiments" / "data" / "taiwan_default"
@@ -25,6 +29,9 @@ def small_federation(
     epsilon: float = 1.0,
     steps: int = 2,
     place: RegistryPlace = IN_PROCESS,
+    recipe: RecipeSettings | None = None,
+    trust: TrustModel = TrustModel.SHARED_NOISE,
+    dropouts_tolerated: int | None = None,
 ) -> tuple[Federation, Registry]:
     """The federation in `directory`, which must not exist yet, and its open registry; the caller closes that.
 
@@ -49,11 +56,27 @@ def small_federation(
         epsilon=epsilon,
         at=at,
         seed=seed,
-        steps=steps,
+        people=people,
+        recipe=recipe or usual_recipe(data.schema, epsilon=epsilon, steps=steps),
+        trust=trust,
+        dropouts_tolerated=dropouts_tolerated,
         fewest_people=FEWEST_PEOPLE,
     )
     federation.write_plan(plan)
     return federation, registry
+
+
+def usual_recipe(schema: Schema, *, epsilon: float, steps: int) -> FixedHessianSettings:
+    """The centred fixed Hessian in few steps."""
+    return FixedHessianSettings(
+        radius=schema.radius,
+        centred_radius=schema.centred_radius,
+        epsilon=epsilon,
+        delta=DELTA,
+        steps=steps,
+        monotone=False,
+        start=None,
+    )
 
 
 def _nobody_watches(what: str, done: int, total: int) -> None:

@@ -52,7 +52,7 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> zipfile.Path:
     assert built.returncode == 0, built.stdout + built.stderr
     files = [*app.glob("*.fab"), *directory.glob("*.fab")]
     assert len(files) == 1, built.stdout
-    assert files[0].stat().st_size < LARGEST_BUNDLE / 10
+    assert files[0].stat().st_size < LARGEST_BUNDLE / 5
     return zipfile.Path(files[0])
 
 

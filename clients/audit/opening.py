@@ -62,11 +62,11 @@ class LinkLine(_Line, frozen=True, tag="link", gc=False):
 
 
 class ReleaseLine(_Line, frozen=True, tag="release", gc=False):
-    """One release: the salt of its commitment, and the SHA-256 of the masked numbers that were signed with it."""
+    """One release: the salt of its commitment, and the SHA-256 of the numbers signed with it, as they left."""
 
     stage: Stage
     salt: Digest
-    masked_sha256: Digest
+    words_sha256: Digest
 
 
 class OpenedLine(_Line, frozen=True, tag="opened", gc=False):

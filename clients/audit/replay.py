@@ -23,11 +23,13 @@ from clients.audit.reader import OpeningFile
 from clients.audit.report import AuditReport, Judged
 from clients.audit.run_record import RecordedRelease, RunRecord
 from federated.encoder import Encoder
+from federated.messages import LedgerMark
 from federated.plan import SignedPlan, TrainingPlan, read_plan, recipe_of, run_id
 from federated.releases import measurement_stage, release_name, signed_release
 from federated.schema import Schema
 from privacy.consent.audit import Finding, Flaw, LaneReplay, RunReplay, Shown, Terms
 from privacy.consent.canonical import from_base64url
+from privacy.consent.commitment import commit_to_subjects
 from privacy.consent.gate import GatePolicy, Interval
 from privacy.consent.lane import Head, check_growth, read_checkpoint
 from privacy.consent.limits import DIGEST_BYTES, RHO_BYTES
@@ -184,7 +186,7 @@ class Audit:
         return Shown(receipt.position, leaf, Opened(receipt.payload_bytes, receipt.signature_bytes, rho))
 
     def _report(self, judge: RunReplay, made: dict[int, ReleaseLine], used: dict[int, list[bytes]]) -> AuditReport:
-        recipe = recipe_of(self._plan, width=Encoder(self.schema).width)
+        recipe = recipe_of(self._plan, Encoder(self.schema))
         last = measurement_stage(recipe)
         stages = {release_name(self.record.run, stage): stage for stage in range(1, last + 1)}
         judged, about = [], list[Finding]()
@@ -196,12 +198,13 @@ class Audit:
             stage = stages[release.name]
             purpose = Purpose.VALIDATE if stage == last else Purpose.TRAIN
             people = used.pop(stage, [])
-            judged.append(Judged(release.name, purpose, len(people)))
-            flaw = self._against_record(release, made.get(stage))
+            left_out = release.left_out.get(self._header.holder)
+            judged.append(Judged(release.name, purpose, len(people), left_out))
+            flaw = self._against_record(release, made.get(stage)) if left_out is None else None
             if flaw is not None:
                 about.append(Finding(release.name, flaw, 0, len(people), {}))
-            if stage in made and self._header.holder in release.updates:
-                commitment = bytes.fromhex(release.updates[self._header.holder].commitment)
+            commitment = self._committed(release, made.get(stage), people)
+            if commitment is not None:
                 judge.release(release.name, purpose, salt=made[stage].salt, commitment=commitment, used=people)
         for stage, people in used.items():
             name = release_name(self.record.run, stage)
@@ -217,11 +220,22 @@ class Audit:
             findings=(*about, *judge.findings()),
         )
 
+    def _committed(self, release: RecordedRelease, made: ReleaseLine | None, people: list[bytes]) -> bytes | None:
+        """What the record says was committed to; None where there is nothing to hold the subjects against."""
+        holder = self._header.holder
+        if made is None:
+            return None
+        if holder in release.left_out:
+            # Charged, and in no sum: no commitment of it was recorded, but all who were charged must have agreed.
+            return commit_to_subjects(made.salt, people)
+        return bytes.fromhex(release.updates[holder].commitment) if holder in release.updates else None
+
     def _against_record(self, release: RecordedRelease, made: ReleaseLine | None) -> Flaw | None:
         update = release.updates.get(self._header.holder)
         if made is None or update is None:
             return Flaw.UNSHOWN if made is None else Flaw.UNRECORDED
-        statement = signed_release(release.name, bytes.fromhex(update.commitment), made.masked_sha256)
+        ledger = LedgerMark(update.ledger_size, bytes.fromhex(update.ledger))
+        statement = signed_release(release.name, bytes.fromhex(update.commitment), made.words_sha256, ledger)
         try:
             verify(self.keys.holder, PayloadType.UPDATE, statement, bytes.fromhex(update.signature))
         except TamperingError:

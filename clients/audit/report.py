@@ -16,11 +16,15 @@ WHAT_IS_BELIEVED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """One release of the run, and how many subjects the data holder says it used."""
+    """One release of the run, and how many subjects the data holder says it used.
+
+    `left_out` is why the coordinator left this data holder out of the sum; None if it is in it.
+    """
 
     name: str
     purpose: Purpose
     subjects: int
+    left_out: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,7 @@ class AuditReport:
             f"clocks    may differ by {self.clock_skew_s} s, by the data holder's policy",
             *(
                 f"release   {release.name} ({release.purpose.value}): {release.subjects:,} subjects used"
+                + (f"; left out of the sum ({release.left_out})" if release.left_out is not None else "")
                 for release in self.releases
             ),
         ]
@@ -98,7 +103,12 @@ class AuditReport:
                 ],
             },
             "releases": [
-                {"name": release.name, "purpose": release.purpose.value, "subjects": release.subjects}
+                {
+                    "name": release.name,
+                    "purpose": release.purpose.value,
+                    "subjects": release.subjects,
+                    "left_out": release.left_out,
+                }
                 for release in self.releases
             ],
             "findings": [

@@ -172,6 +172,24 @@ def consents(customer: str | None, purpose: str | None, recipient: str | None, d
     _tell(as_json, facts, *lines)
 
 
+@holder.command(epilog="Example: fedcredit holder ledger --customer 4711 --directory aster-bank")
+@click.option("--customer", default=None, help="What was spent of this linked customer's cap, for the person to know.")
+@directory_option
+@json_option
+def ledger(customer: str | None, directory: Path, as_json: bool) -> None:
+    """What every release has cost, and whom it cost how much: the privacy ledger.
+
+    Without --customer each release with its cost as mu and epsilon, how that was accounted for and what it does not
+    cover. Nothing is ever refunded. No output holds a handle; counts of people stay in the house.
+    """
+    from clients.holder.desk import Desk
+    from clients.holder.ledger_told import ledger_of, tell_person, tell_releases
+
+    with Desk.open(directory) as desk, ledger_of(desk) as opened:
+        facts, lines = tell_releases(desk, opened) if customer is None else tell_person(desk, opened, customer)
+    _tell(as_json, facts, *lines)
+
+
 @holder.command(epilog="Example: fedcredit holder rotate --directory aster-bank")
 @click.option("--destroy", type=click.IntRange(min=1), default=None, metavar="EPOCH",
               help="Destroy this old epoch's key instead, once nothing can be sealed to it any more.")  # fmt: skip

@@ -38,7 +38,7 @@ _FETCHED: Final = 256  # entries at a time
 class _Sent(msgspec.Struct):
     """Of the bytes that were kept of a release, what the audit reads."""
 
-    masked: bytes
+    words: bytes
 
 
 @dataclass(frozen=True)
@@ -79,8 +79,8 @@ class Disclosure:
                     "finished first: the coordinator runs the same plan again.",
                     RefusalCode.PLAN,
                 )
-            masked = msgspec.msgpack.decode(kept, type=_Sent).masked
-            found.append(ReleaseLine(stage, self.keys.round_salt(name), hashlib.sha256(masked).digest()))
+            words = msgspec.msgpack.decode(kept, type=_Sent).words
+            found.append(ReleaseLine(stage, self.keys.round_salt(name), hashlib.sha256(words).digest()))
         return found
 
     def used(self) -> list[UsedLine]:

@@ -5,8 +5,8 @@ Rows are asked for by the customer number alone; a row whose subject it does not
 """
 
 from collections import Counter
-from collections.abc import Container, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Container, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -16,11 +16,11 @@ from numpy.typing import NDArray
 from federated.plan import TrainingPlan
 from federated.schema import Schema
 from federated.table import RawTable, read_table
-from privacy.accounting import mu_of
 from privacy.consent.budget import aggregation_share, allowance_mu_squared
 from privacy.consent.gate import GatePolicy, Interval, Reason
 from privacy.consent.projection import ALLOW, CODES, REASON_CODES, Projection
 from privacy.consent.record import Purpose, TrainingBudget
+from privacy.discrete import mu_on_grid
 from privacy.errors import MalformedError, RefusalCode, RefusalError
 
 _NONE: Final = CODES[Reason.NONE]
@@ -80,6 +80,12 @@ class Decisions:
                 (self.allowances, other.allowances),
             )
         )
+
+    def without(self, handles: Collection[bytes]) -> "Decisions":
+        """The same, but for these subjects, who are refused because of their budget."""
+        dropped = np.fromiter((handle in handles for handle in self.links.values()), dtype=np.bool_)
+        codes = np.where(dropped & (self.codes == ALLOW), np.uint8(_BUDGET), self.codes)
+        return replace(self, codes=codes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +216,7 @@ def _bounds(projection: Projection, question: Question) -> tuple[Floats, Floats]
 def _plan_mu(question: Question) -> float:
     privacy = question.plan.privacy
     measuring = question.purpose is Purpose.VALIDATE
-    return mu_of(privacy.measurement_epsilon if measuring else privacy.epsilon, privacy.delta)
+    return mu_on_grid(privacy.measurement_epsilon if measuring else privacy.epsilon, privacy.delta)
 
 
 @dataclass(slots=True)

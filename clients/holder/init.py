@@ -12,6 +12,7 @@ from clients.holder.settings import HolderSettings
 from federated.files import write_whole
 from federated.recipes.base import RecipeName
 from federated.toml_table import BLANK
+from federated.trust import TrustModel
 from privacy.consent.limits import ServiceUrl
 from privacy.consent.linking import only_certificates
 from privacy.consent.sealing import LaneKey
@@ -20,6 +21,7 @@ from privacy.errors import MalformedError, RefusalCode, RefusalError, UsageError
 
 SETTINGS, NOTICE, CERTIFICATES, KEYS = "holder.toml", "notice.txt", "registry-ca.pem", "keys"
 _LARGEST_CA = 1 << 16  # bytes
+_TRUSTED = (TrustModel.SHARED_NOISE, TrustModel.HOLDER_NOISE)  # neither needs trust in the coordinator
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ def _settings(start: Start) -> str:
         coordinator=_quoted(start.coordinator),
         coordinator_key=_quoted(start.coordinator_key),
         recipes=", ".join(_quoted(name.value) for name in RecipeName),
+        trust_models=", ".join(_quoted(trust.value) for trust in _TRUSTED),
     )
     try:
         msgspec.convert(tomllib.loads(text), HolderSettings, strict=True)
@@ -174,6 +177,10 @@ coordinator = {coordinator}
 coordinator_key = {coordinator_key}
 # The ways of training that are allowed here.
 recipes = [{recipes}]
+# Whom a plan may ask us to trust. "shared_noise": each data holder adds its part of one noise, and the coordinator sees
+# sums only; "holder_noise": we add all the noise that our people need, and the coordinator sees our updates;
+# "coordinator_noise": the coordinator adds the noise and sees exact sums over the data holders.
+trust_models = [{trust_models}]
 # The most that one run may cost one person, whatever the person's own budget would still allow.
 largest_epsilon = 1.0
 largest_delta = 1e-5
@@ -190,6 +197,6 @@ sync_every_s = 15
 accept_seeded_noise = false
 
 [policy.peers]
-# The other data holders whose noise is shared with ours, one a line: id = "identity key in 64 hexadecimal digits".
-# Get each key from its owner. A roster that names anybody else is refused.
+# The other data holders whose sums and noise are shared with ours, one a line: id = "identity key in 64 hexadecimal
+# digits". Get each key from its owner. A roster that names anybody else is refused.
 """

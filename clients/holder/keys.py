@@ -13,7 +13,6 @@ from federated.files import write_whole
 from privacy.consent.sealing import LaneKey
 from privacy.consent.signing import SigningKey
 from privacy.errors import MalformedError
-from privacy.masks import MaskKey
 
 _LANE_KEY: Final = re.compile(r"lane-([1-9][0-9]{0,8})\.key\Z")
 _DESTROYED: Final = re.compile(r"lane-([1-9][0-9]{0,8})\.destroyed\Z")
@@ -84,9 +83,9 @@ class HolderKeys:
                 "on without a gap are needed. Its operator should restore them from the copy kept safe."
             ) from error
 
-    def mask_key(self, run: str) -> MaskKey:
-        """The X25519 key for the masks of one run, derived so that a restarted node has the same one."""
-        return MaskKey.from_bytes(self._derive("mask-key", run))
+    def sum_secret(self, run: str) -> bytes:
+        """The secret (32 bytes) behind this data holder's masks of one run; a restarted node has the same one."""
+        return self._derive("sum-secret", run)
 
     def round_salt(self, release: str) -> bytes:
         """The secret salt of the commitment to the subjects of one release; only an auditor is shown it."""

@@ -1,34 +1,26 @@
 """The privacy ledger of one data holder: what every person has spent, durable before anything is released.
 
-The currency is mu². Sampled steps do not add up in it; they are composed with everything else a person has
-spent, at the plan's delta, by `privacy.accounting`, and compared with the epsilon of the person's allowance:
-an upper bound. Nothing is ever refunded. `ledger_chain` keeps it on disk and notices whoever changes it.
+Nothing is ever refunded. Beside charges it holds what may be answered once only, such as who is in a sum.
+`ledger_budget` does the sums; `ledger_chain` keeps it all on disk and notices whoever changes it.
 """
 
 import hashlib
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
+from clients.holder.ledger_budget import Histories
 from clients.holder.ledger_chain import Entry, LedgerChain, LedgerHead, broken
 from clients.holder.ledger_charge import HANDLE_BYTES, Charge, Floats, parse_charge, spend_to_plain
-from privacy.accounting import (
-    GaussianSpend,
-    SampledSpend,
-    Spend,
-    at_share,
-    epsilon_of,
-    mu_squared_of,
-    total_epsilon,
-)
+from privacy.accounting import GaussianSpend, Spend, at_share
 from privacy.errors import MalformedError, RefusalCode, RefusalError, TamperingError
 
-ROUNDING = 1e-9
-"""Allowances and costs reach the ledger by different roads of floating-point arithmetic; equal means this close."""
+_PIN = "pin "
+"""What the names of pinned contents begin with beside the chain; no release's name has a space."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +43,8 @@ class PrivacyLedger:
         self._releases: dict[str, ReleaseRecord] = {}
         self._positions: dict[str, int] = {}
         self._sampled: list[Charge] = []
-        self._kept: dict[str, bytes] = {}
+        self._kept: dict[str, tuple[bytes, int]] = {}  # SHA-256, and the position of the entry
+        self._pinned: dict[str, bytes] = {}  # SHA-256
 
     @classmethod
     def open(cls, path: Path, *, last_known: LedgerHead | None = None) -> "PrivacyLedger":
@@ -89,6 +82,11 @@ class PrivacyLedger:
         """Size and digest now; give it to somebody who will remember it."""
         with self._looking():
             return self._chain.head
+
+    def require_extends(self, head: LedgerHead) -> None:
+        """TamperingError unless this ledger goes on from `head`, which somebody outside this house kept."""
+        with self._looking():
+            self._chain.require_extends(head, "the head that the coordinator kept")
 
     def charge(
         self,
@@ -158,51 +156,36 @@ class PrivacyLedger:
         known = np.zeros(len(charge.numbers))
         inside = charge.numbers < len(self._gaussian)
         known[inside] = self._gaussian[charge.numbers[inside]]
-        histories = [*self._sampled, charge] if isinstance(charge.spend, SampledSpend) else self._sampled
-        if isinstance(charge.spend, GaussianSpend):
-            known = known + (charge.spend.mu * charge.shares) ** 2
-        if not histories:
-            # `not (<=)` also counts an allowance that is no number.
-            return int(np.count_nonzero(~(known <= allowed * (1 + ROUNDING))))
         people = max(len(self._gaussian), int(charge.numbers.max(initial=0)) + 1)
-        sampled = [other.dense(people)[charge.numbers] for other in histories]
-        groups, members = np.unique(np.column_stack([allowed, known, *sampled]), axis=0, return_inverse=True)
-        spends = [other.spend for other in histories]
-        over = [_passes(row[0], _history(row[1], spends, row[2:]), delta) for row in groups]
-        return int(np.count_nonzero(np.array(over, dtype=bool)[members.reshape(-1)]))
+        sampled = tuple((other.spend, other.dense(people)[charge.numbers]) for other in self._sampled)
+        after = Histories(known, sampled).plus(charge.spend, charge.shares)
+        return int(np.count_nonzero(after.pass_allowance(allowed, delta)))
 
     def spends(self, handle: bytes) -> list[tuple[Spend, float]]:
         """What this person was charged: (cost at share 1, share), oldest first."""
+        return [(charge.spend, share) for charge, share in self._charges_of(handle)]
+
+    def paid(self, handle: bytes) -> list[tuple[str, Spend]]:
+        """What this person paid at the share they had: (release id, cost), oldest first."""
+        return [(charge.release_id, at_share(charge.spend, share)) for charge, share in self._charges_of(handle)]
+
+    def _charges_of(self, handle: bytes) -> list[tuple[Charge, float]]:
         with self._looking():
             number = self._people.get(handle)
-            found: list[tuple[Spend, float]] = []
+            found: list[tuple[Charge, float]] = []
             if number is None:
                 return found
             for release_id in self._releases:
                 charge = self._charged(release_id)
                 at = int(np.searchsorted(charge.numbers, number))
                 if at < len(charge.numbers) and charge.numbers[at] == number:
-                    found.append((charge.spend, float(charge.shares[at])))
+                    found.append((charge, float(charge.shares[at])))
             return found
 
     def spent_mu_squared(self, handles: Sequence[bytes], *, delta: float | None = None) -> Floats:
         """mu² spent by each of `handles`, shape (len(handles),); 0 for the unknown. `delta` as in `charge`."""
         with self._looking():
-            return self._totals(handles, self._gaussian, self._sampled, delta)
-
-    def _totals(
-        self, handles: Sequence[bytes], gaussian: Floats, charges: Sequence[Charge], delta: float | None
-    ) -> Floats:
-        numbers = np.array([self._people.get(handle, -1) for handle in handles], dtype=np.int64)
-        spent = np.where(numbers >= 0, np.append(gaussian, 0.0)[numbers], 0.0)
-        if not charges or not (numbers >= 0).any():
-            return np.asarray(spent, dtype=np.float64)
-        people = len(gaussian)
-        sampled = [np.append(charge.dense(people), 0.0)[numbers] for charge in charges]
-        groups, members = np.unique(np.column_stack([spent, *sampled]), axis=0, return_inverse=True)
-        spends = [charge.spend for charge in charges]
-        totals = [_mu_squared(_history(row[0], spends, row[1:]), delta) for row in groups]
-        return np.array(totals, dtype=np.float64)[members.reshape(-1)]
+            return self._histories(handles, self._gaussian, self._sampled).totals(delta)
 
     def spent_outside(self, run: str, handles: Sequence[bytes], *, delta: float) -> Floats:
         """mu² spent by each of `handles` in everything but the releases named `run`/..., shape (len(handles),).
@@ -210,16 +193,55 @@ class PrivacyLedger:
         A run that is resumed must see the same budgets as when it began.
         """
         with self._looking():
-            people = len(self._gaussian)
-            spent = self._gaussian.copy()
-            sampled = []
-            for charge in map(self._charged, self._releases):
-                inside = charge.release_id.startswith(f"{run}/")
-                if isinstance(charge.spend, GaussianSpend) and inside:
-                    spent -= (charge.spend.mu * charge.dense(people)) ** 2
-                elif not isinstance(charge.spend, GaussianSpend) and not inside:
-                    sampled.append(charge)
-            return self._totals(handles, np.maximum(spent, 0.0), sampled, delta)
+            return self._outside(run, handles).totals(delta)
+
+    def would_pass(
+        self,
+        name: str,
+        handles: Sequence[bytes],
+        planned: Sequence[tuple[Spend, Floats]],
+        allowance: Floats,
+        *,
+        delta: float,
+    ) -> NDArray[np.bool_]:
+        """Whether each of `handles` would pass the mu² in `allowance` once everything `planned` were charged too.
+
+        `planned` are costs at share 1 with everybody's shares; like `allowance` and the result, those have shape
+        (len(handles),). `name` is a run or one release: what it was charged before does not count, because it is
+        among what is planned.
+        """
+        with self._looking():
+            histories = self._outside(name, handles)
+        for spend, shares in planned:
+            histories = histories.plus(spend, shares)
+        return histories.pass_allowance(allowance, delta)
+
+    def most_spent(self, *, delta: float) -> float:
+        """The mu² of the person who has spent most; 0 as long as nobody was charged."""
+        with self._looking():
+            handles = list(self._people)
+            return float(self._histories(handles, self._gaussian, self._sampled).totals(delta).max(initial=0.0))
+
+    def _outside(self, name: str, handles: Sequence[bytes]) -> Histories:
+        def inside(release_id: str) -> bool:
+            return release_id == name or release_id.startswith(f"{name}/")
+
+        spent = self._gaussian.copy()
+        for release in self._releases.values():
+            if isinstance(release.spend, GaussianSpend) and inside(release.release_id):
+                charge = self._charged(release.release_id)
+                spent[charge.numbers] -= (release.spend.mu * charge.shares) ** 2
+        sampled = [charge for charge in self._sampled if not inside(charge.release_id)]
+        return self._histories(handles, np.maximum(spent, 0.0), sampled)
+
+    def _histories(self, handles: Sequence[bytes], gaussian: Floats, sampled: Sequence[Charge]) -> Histories:
+        # The number -1 of the unknown points to the zero appended.
+        numbers = np.array([self._people.get(handle, -1) for handle in handles], dtype=np.int64)
+        people = len(gaussian)
+        return Histories(
+            np.append(gaussian, 0.0)[numbers],
+            tuple((charge.spend, np.append(charge.dense(people), 0.0)[numbers]) for charge in sampled),
+        )
 
     def subjects_of(self, release_id: str) -> list[bytes]:
         """The handles charged for a release, for an audit; empty if there was no such release."""
@@ -249,11 +271,10 @@ class PrivacyLedger:
                     "must charge first",
                     RefusalCode.BUDGET,
                 )
-            before = self._kept.get(release_id)
-            if before is None:
+            if release_id not in self._kept:
                 self._chain.put_content(release_id, content)
                 self._chain.append({"kind": "keep", "release": release_id}, sha256)
-            elif before != sha256:
+            elif self._kept[release_id][0] != sha256:
                 raise TamperingError(
                     "other bytes were already kept for this release; a second answer would cost a second budget: the "
                     "data holder must send the first ones"
@@ -262,12 +283,38 @@ class PrivacyLedger:
     def kept(self, release_id: str) -> bytes | None:
         """The bytes kept for this release, or None. Raises TamperingError if they are not the ones kept."""
         with self._looking():
-            sha256, content = self._kept.get(release_id), self._chain.content(release_id)
-            if sha256 is None and content is None:
-                return None
-            if sha256 is None or content is None or hashlib.sha256(content).digest() != sha256:
-                raise broken("the bytes kept for a release are not the ones entered")
-            return content
+            sha256, _ = self._kept.get(release_id, (None, 0))
+            return self._content(release_id, sha256)
+
+    def kept_at(self, release_id: str) -> LedgerHead:
+        """The ledger's head when the bytes of this release were kept; KeyError if there are none."""
+        with self._looking():
+            return self._chain.head_at(self._kept[release_id][1])
+
+    def pin(self, name: str, content: bytes) -> bytes:
+        """What stands under `name`, durable on return: `content`, unless something was pinned there before.
+
+        The first content wins, whatever comes later.
+        """
+        with self._writing():
+            if name not in self._pinned:
+                self._chain.put_content(_PIN + name, content)
+                self._chain.append({"kind": "pin", "name": name}, hashlib.sha256(content).digest())
+        pinned = self.pinned(name)
+        return content if pinned is None else pinned
+
+    def pinned(self, name: str) -> bytes | None:
+        """What was pinned under `name`, or None. Raises TamperingError if it is not what was pinned."""
+        with self._looking():
+            return self._content(_PIN + name, self._pinned.get(name))
+
+    def _content(self, name: str, sha256: bytes | None) -> bytes | None:
+        content = self._chain.content(name)
+        if sha256 is None and content is None:
+            return None
+        if sha256 is None or content is None or hashlib.sha256(content).digest() != sha256:
+            raise broken("the bytes kept for a release are not the ones entered")
+        return content
 
     @contextmanager
     def _looking(self) -> Iterator[None]:
@@ -295,12 +342,16 @@ class PrivacyLedger:
                 raise broken(f"entry {entry.position} cannot be read") from None
 
     def _take_in(self, entry: Entry) -> None:
-        release_id = str(entry.header["release"])
-        if entry.header["kind"] == "keep":
-            self._kept[release_id] = entry.body
+        kind = entry.header["kind"]
+        if kind == "pin":
+            self._pinned[str(entry.header["name"])] = entry.body
             return
-        if entry.header["kind"] != "charge" or release_id in self._releases:
-            raise ValueError("neither a new charge nor bytes kept")
+        release_id = str(entry.header["release"])
+        if kind == "keep":
+            self._kept[release_id] = entry.body, entry.position
+            return
+        if kind != "charge" or release_id in self._releases:
+            raise ValueError("no new charge, no bytes kept and nothing pinned")
         new, charge = parse_charge(entry)
         for handle in new:
             self._people[handle] = len(self._people)
@@ -323,29 +374,3 @@ class PrivacyLedger:
                 "this release was already charged with another cost or for other subjects; the data holder must send "
                 "what it kept, and the coordinator must give a new release a new id"
             )
-
-
-def _history(mu_squared: float, spends: Sequence[Spend], shares: Floats) -> list[Spend]:
-    sampled = [at_share(spend, float(share)) for spend, share in zip(spends, shares, strict=True) if share > 0]
-    return [GaussianSpend(math.sqrt(mu_squared)), *sampled]
-
-
-def _mu_squared(history: Sequence[Spend], delta: float | None) -> float:
-    if len(history) == 1:
-        return mu_squared_of(history, 0.5)  # Gaussian alone: exact, whatever delta
-    return mu_squared_of(history, _required(delta))
-
-
-def _required(delta: float | None) -> float:
-    if delta is None:
-        raise ValueError("sampled spends can only be converted at a delta; pass the plan's")
-    return delta
-
-
-def _passes(allowed: float, history: Sequence[Spend], delta: float | None) -> bool:
-    if len(history) == 1:
-        return not _mu_squared(history, None) <= allowed * (1 + ROUNDING)
-    if not allowed >= 0:
-        return True
-    at = _required(delta)
-    return not total_epsilon(history, at) <= epsilon_of(math.sqrt(allowed), at) * (1 + ROUNDING)

@@ -108,6 +108,10 @@ class LedgerChain:
         """Of the entries read so far."""
         return LedgerHead(len(self._digests), self._last)
 
+    def head_at(self, position: int) -> LedgerHead:
+        """The head as it was when the entry at `position` was the last; it must have been read."""
+        return LedgerHead(position, self._digests[position - 1])
+
     @property
     def _last(self) -> bytes:
         return self._digests[-1] if self._digests else _START

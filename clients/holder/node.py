@@ -6,51 +6,51 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from clients.holder.freshness import Freshness
-from clients.holder.gate import Decisions, PermittedRows, Question, decide_all, permitted_rows
+from clients.holder.gate import PermittedRows
 from clients.holder.keys import HolderKeys
 from clients.holder.lane import LaneCopy
 from clients.holder.lane_sync import LaneSource
 from clients.holder.ledger import PrivacyLedger
 from clients.holder.ledger_chain import LedgerHead
+from clients.holder.permits import Permits
 from clients.holder.release import Releaser, Task
 from clients.holder.replay import Replay
 from clients.holder.run import Run, check_terms, decode_opening, encode_opening, run_of
 from clients.holder.scoring import ScoringDesk
 from clients.holder.settings import load_settings
+from clients.holder.sums import Sums
 from clients.registry_client import RegistryClient
 from federated.encoder import Encoder
 from federated.messages import (
+    Delivery,
     Instruction,
+    Introduction,
     Joined,
+    LedgerMark,
     Letter,
-    MaskKey,
     Measurement,
     Opening,
     Refused,
     ScoreAnswers,
     ScoreRequests,
+    Unmasking,
 )
 from federated.releases import (
-    grid_for_measurement,
-    grid_for_round,
-    mask_key_statement,
+    BASE_RATE_SCALE,
     measurement_edges,
-    measurement_noise,
     measurement_spend,
     measurement_stage,
+    measurement_weight,
     scale_of,
 )
 from federated.rows import EncodedRows
 from federated.schema_toml import load_schema
 from federated.scorecard import Scorecard
-from privacy.consent.gate import GatePolicy
 from privacy.consent.record import Purpose
-from privacy.consent.signing import PayloadType
 from privacy.errors import FedcreditError, RefusalCode, RefusalError, TamperingError
-from privacy.noise import NoiseSource
+from privacy.noise import NoiseSource, Vector
 
 _LOG = logging.getLogger(__name__)
 
@@ -78,8 +78,9 @@ class Holder:
             self.lane.close()
             raise
         self._freshness = Freshness(self.lane, self._settings, lambda: self.source)
-        self._releaser = Releaser(self.name, self._keys, self.ledger, self._remember)
-        self._permitted: dict[tuple[str, Purpose], tuple[Decisions, PermittedRows]] = {}
+        self._permits = Permits(directory, self._settings, self._schema, self.lane, self.ledger)
+        self._sums = Sums(self.name, self._keys, self.ledger, self._remember)
+        self._releaser = Releaser(self.name, self._keys, self.ledger, self._sums, self._remember)
 
     @property
     def name(self) -> str:
@@ -108,10 +109,18 @@ class Holder:
             match letter.header:
                 case Opening() as opening:
                     return Letter(self.join(opening, at=at))
+                case Introduction() as introduction:
+                    return Letter(self._sums.deal(self._due(introduction.run, at=at), introduction))
+                case Delivery() as delivery:
+                    return Letter(self._sums.receive(self._due(delivery.run, at=at), delivery))
                 case Instruction() as instruction:
-                    return self._train(self.run_named(instruction.run), instruction, letter, at=at)
+                    return self._train(self._due(instruction.run, at=at), instruction, letter, at=at)
                 case Measurement() as measurement:
-                    return self._measure(self.run_named(measurement.run), measurement, letter, at=at)
+                    return self._measure(self._due(measurement.run, at=at), measurement, letter, at=at)
+                case Unmasking() as unmasking:
+                    run = self._due(unmasking.run, at=at)
+                    cohort = self._releaser.cohort_of(run, unmasking.stage)
+                    return Letter(self._sums.reveal(run, unmasking, cohort))
                 case ScoreRequests() as requests:
                     return Letter(self._score(requests, at=at))
                 case header:
@@ -129,8 +138,13 @@ class Holder:
             return Letter(Refused(self.name, RefusalCode.INTERNAL))
 
     def join(self, opening: Opening, *, at: int) -> Joined:
-        """Take part, if plan, policy, lane and consents allow it; RefusalError says what does not."""
-        run = run_of(opening, self._settings, width=self._encoder.width)
+        """Take part, if ledger, plan, policy, lane and consents allow it; RefusalError says what does not.
+
+        TamperingError, before anything else, if the ledger is older than what the coordinator has seen of it.
+        """
+        if (mark := opening.ledgers.get(self.name)) is not None:
+            self.ledger.require_extends(LedgerHead(mark.size, mark.digest))
+        run = run_of(opening, self._settings, encoder=self._encoder)
         self._check_terms(run, at=at)
         self._freshness.renew(at=at)
         # A head that is newer than the last sync may be told of by the next; an older one counts if ours extends it.
@@ -147,43 +161,16 @@ class Holder:
             self.permitted(run, purpose)
         if self.lane.kept_run(run.name) is None:
             self.lane.keep_run(run.name, encode_opening(opening))
-        public = self._keys.mask_key(run.name).public
-        signature = self._keys.identity.sign(PayloadType.MASK_KEY, mask_key_statement(run.name, public))
-        return Joined(self.name, run.name, MaskKey(public, signature))
+        head = self.ledger.head
+        return Joined(self.name, run.name, self._sums.keys(run), LedgerMark(head.size, head.digest))
 
     def permitted(self, run: Run, purpose: Purpose) -> PermittedRows:
-        """The rows that the gate permits in `run`: by its pinned prefix, less who has withdrawn since."""
-        key, measuring = (run.name, purpose), purpose is Purpose.VALIDATE
-        links, plan = self.lane.links(), run.plan
-        spent = self.ledger.spent_outside(run.name, list(links.values()), delta=plan.privacy.delta)
-        question = Question(
-            views=(
-                partial(self.lane.projection, run.pinned),
-                self.lane.projection,
-                partial(self.lane.projection, direct=True),
-            ),
-            links=links,
-            plan=plan,
-            purpose=purpose,
-            categories=self._schema.categories,
-            policy=GatePolicy(clock_skew_s=self._settings.policy.clock_skew_s),
-            spent=dict(zip(links.values(), spent.tolist(), strict=True)),
-        )
-        decisions = decide_all(question)
-        # The rows are read again whenever anybody's decision has changed, for whatever reason.
-        if key not in self._permitted or not self._permitted[key][0].same_as(decisions):
-            rows = permitted_rows(
-                self._directory / (self._settings.held_out if measuring else self._settings.rows),
-                self._schema,
-                decisions,
-                fewest=self._settings.policy.fewest_people,
-            )
-            self._permitted[key] = decisions, rows
-        return self._permitted[key][1]
+        """The rows that the gate permits in `run`; see `clients.holder.permits`."""
+        return self._permits.rows(run, purpose)
 
     def run_named(self, name: str) -> Run:
         """A run that this data holder has joined; RefusalError for any other."""
-        return run_of(self._opening(name), self._settings, width=self._encoder.width)
+        return run_of(self._opening(name), self._settings, encoder=self._encoder)
 
     def rows_used_without_consent(self, run: str, commitments: Mapping[str, bytes]) -> int:
         """What a replay of this run from the log says; see `clients.holder.replay`."""
@@ -211,9 +198,13 @@ class Holder:
     def _check_terms(self, run: Run, *, at: int) -> None:
         check_terms(run, self._settings, self._schema, identity=self._keys.identity.public, at=at)
 
-    def _rows_now(self, run: Run, purpose: Purpose, *, at: int, anew: bool) -> PermittedRows:
-        # Asked for every release, a repeated one too: consents cover the plan's interval and no more.
+    def _due(self, name: str, *, at: int) -> Run:
+        """A run that was joined and may go on now. Asked at every step: policy and plan have their ends."""
+        run = self.run_named(name)
         self._check_terms(run, at=at)
+        return run
+
+    def _rows_now(self, run: Run, purpose: Purpose, *, at: int, anew: bool) -> PermittedRows:
         self._freshness.renew(at=at, must=anew)
         return self.permitted(run, purpose)
 
@@ -222,15 +213,15 @@ class Holder:
         if not 1 <= number <= recipe.rounds:
             raise RefusalError(f"The recipe has rounds 1 to {recipe.rounds}.", RefusalCode.PLAN)
 
-        def compute(rows: PermittedRows, chance: NoiseSource) -> NDArray[np.float64]:
-            encoded = EncodedRows(self._encoder.encode(rows.table), rows.outcome, rows.shares)
-            share = 1 / len(instruction.cohort)
-            return recipe.contribution(number, letter.arrays, encoded, chance=chance, noise_share=share)
+        weights = run.shape(number).weights
+
+        def compute(rows: PermittedRows, chance: NoiseSource) -> Vector:
+            encoded = EncodedRows(self._encoder.encode(rows.table), rows.outcome, weights(rows.shares))
+            return recipe.contribution(number, letter.arrays, encoded, chance=chance)
 
         task = Task(
             stage=number,
             cohort=instruction.cohort,
-            grid=grid_for_round(recipe, number, run.plan),
             rows=partial(self._rows_now, run, Purpose.TRAIN, at=at, anew=False),
             rows_anew=partial(self._rows_now, run, Purpose.TRAIN, at=at, anew=True),
             spend=lambda people: recipe.spend(number, people),
@@ -243,21 +234,22 @@ class Holder:
         scorecard.require_match(self._encoder)
         if scorecard.scale != scale_of(run.plan):
             raise RefusalError("The scorecard to measure is not on the plan's point scale.", RefusalCode.PLAN)
-        edges, holders = measurement_edges(run.plan), len(measurement.cohort)
+        edges, stage = measurement_edges(run.plan), measurement_stage(run.recipe)
+        part = run.shape(stage).weights
 
-        def compute(rows: PermittedRows, chance: NoiseSource) -> NDArray[np.float64]:
-            scores = scorecard.score(rows.table)
+        def compute(rows: PermittedRows, chance: NoiseSource) -> Vector:
+            del chance  # the noise is added to the sum
+            scores, weights = scorecard.score(rows.table), measurement_weight(part(rows.shares))
             counts = [
-                np.histogram(scores, edges, weights=rows.shares * outcome)[0]
+                np.histogram(scores, edges, weights=weights * outcome)[0]
                 for outcome in (1 - rows.outcome, rows.outcome)
             ]
-            exact = np.concatenate(counts)
-            return exact + chance.gaussian(len(exact), measurement_noise(run.plan) / np.sqrt(holders))
+            everybody = BASE_RATE_SCALE * np.array([len(rows.handles), rows.outcome.sum()], dtype=np.float64)
+            return np.concatenate([*counts, everybody])
 
         task = Task(
-            stage=measurement_stage(run.recipe),
+            stage=stage,
             cohort=measurement.cohort,
-            grid=grid_for_measurement(run.plan),
             rows=partial(self._rows_now, run, Purpose.VALIDATE, at=at, anew=False),
             rows_anew=partial(self._rows_now, run, Purpose.VALIDATE, at=at, anew=True),
             spend=lambda _: measurement_spend(run.plan),

@@ -71,7 +71,7 @@ def open_run(directory: Path, run: str, out: Path, *, connect: Connect, at: int)
         raise UsageError(f"{directory} is no directory; name the data holder's own with --directory.")
     settings = load_settings(directory / "holder.toml")
     keys = HolderKeys.load(directory / "keys")
-    width = Encoder(load_schema(directory / settings.schema)).width
+    encoder = Encoder(load_schema(directory / settings.schema))
     with (
         closing(LaneCopy(directory / "consent.db", settings, keys)) as lane,
         closing(PrivacyLedger.open(directory / "ledger.db", last_known=lane.ledger_head())) as ledger,
@@ -85,7 +85,7 @@ def open_run(directory: Path, run: str, out: Path, *, connect: Connect, at: int)
                 RefusalCode.PLAN,
             )
         opening = decode_opening(kept)
-        writer = _Writer(opening, run_of(opening, settings, width=width), settings, keys, lane, ledger, connect, at)
+        writer = _Writer(opening, run_of(opening, settings, encoder=encoder), settings, keys, lane, ledger, connect, at)
         return writer.write(out)
 
 

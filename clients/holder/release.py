@@ -1,65 +1,71 @@
-"""One release: compute, draw the noise, mask, charge, keep the bytes, send. Charge and bytes are durable before it.
+"""One release: compute exactly, round to the grid, add noise, mask, charge, keep the bytes, send.
 
-Between computing and charging the consents are looked at once more, by a lane that was synced at that moment. What
-somebody is in who has withdrawn meanwhile is thrown away: it was neither charged nor sent. A repeated instruction gets
-the kept bytes again, until the plan's end and while everybody in them is still permitted: whether the first answer
-ever arrived is not known here. An instruction that differs from the first one under the same name is refused: two
-answers to two questions would be two releases for one charge.
+Charge and bytes are durable before anything leaves. Between computing and charging the consents are looked at once
+more, by a lane that was synced at that moment. What somebody is in who has withdrawn meanwhile is thrown away: it was
+neither charged nor sent. A repeated instruction gets the kept bytes again, until the plan's end and while everybody in
+them is still permitted: whether the first answer ever arrived is not known here. An instruction that differs from the
+first one under the same name is refused: two answers to two questions would be two releases for one charge.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
 import msgspec
 import numpy as np
-from numpy.typing import NDArray
 
 from clients.holder.gate import PermittedRows
 from clients.holder.keys import HolderKeys
 from clients.holder.ledger import PrivacyLedger
 from clients.holder.ledger_chain import LedgerHead
 from clients.holder.run import Run
-from federated.messages import Letter, MaskKey, Update, digest_of
-from federated.releases import release_name, update_statement
+from clients.holder.sums import Sums
+from federated.messages import LedgerMark, Letter, Update, digest_of
+from federated.releases import Shape, release_name, update_statement
 from privacy.accounting import Spend
 from privacy.consent.commitment import commit_to_subjects
 from privacy.consent.signing import PayloadType
-from privacy.errors import RefusalCode, RefusalError
-from privacy.grid import Grid
-from privacy.masks import mask_of, masked
-from privacy.noise import NoiseSource, SecureNoise, SeededNoise
+from privacy.discrete import discrete_gaussian
+from privacy.errors import MalformedError, RefusalCode, RefusalError
+from privacy.grid import Words
+from privacy.noise import NoiseSource, SecureNoise, SeededNoise, Vector
 
 _MOST_TRIES: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """What is to be released: noisy numbers over permitted rows, their cost and their grid."""
+    """What is to be released: exact numbers over permitted rows, and their cost."""
 
     stage: int  # number of the round; the measurement comes after the last
-    cohort: dict[str, MaskKey]
-    grid: Grid
+    cohort: Sequence[str]
     rows: Callable[[], PermittedRows]  # by a lane that is fresh enough
     rows_anew: Callable[[], PermittedRows]  # as the registry and the side door know them at the moment of the call
     spend: Callable[[int], Spend]  # of a person with share 1, from the number of permitted rows
-    compute: Callable[[PermittedRows, NoiseSource], NDArray[np.float64]]
+    compute: Callable[[PermittedRows, NoiseSource], Vector]
 
 
 class _Kept(msgspec.Struct, frozen=True):
     instruction: bytes  # SHA-256 of the letter that asked
-    header: Update
-    masked: bytes  # little-endian words
+    cohort: list[str]
+    commitment: bytes
+    words: bytes  # little-endian, as they left
 
 
 class Releaser:
     """Makes the releases of one data holder, each of them once."""
 
     def __init__(
-        self, holder: str, keys: HolderKeys, ledger: PrivacyLedger, remember: Callable[[LedgerHead], None]
+        self,
+        holder: str,
+        keys: HolderKeys,
+        ledger: PrivacyLedger,
+        sums: Sums,
+        remember: Callable[[LedgerHead], None],
     ) -> None:
         """`remember` keeps the ledger's head outside the ledger, durable on return."""
-        self._holder, self._keys, self._ledger, self._remember = holder, keys, ledger, remember
+        self._holder, self._keys, self._ledger = holder, keys, ledger
+        self._sums, self._remember = sums, remember
 
     def release(self, run: Run, letter: Letter, task: Task) -> Letter:
         """The answer to `letter`: made now, or the one that was made before, byte for byte.
@@ -86,25 +92,29 @@ class Releaser:
                 "The coordinator should plan a new run.",
                 RefusalCode.CONSENT,
             )
-        return Letter(release.header, {"masked": np.frombuffer(release.masked, dtype="<u8").astype(np.uint64)})
+        return self._letter(name, release)
+
+    def cohort_of(self, run: Run, stage: int) -> list[str] | None:
+        """Whom a release was made with; None if it was not made here."""
+        kept = self._ledger.kept(release_name(run.name, stage))
+        return None if kept is None else msgspec.msgpack.decode(kept, type=_Kept).cohort
+
+    def _letter(self, name: str, release: _Kept) -> Letter:
+        words = np.frombuffer(release.words, dtype="<u8").astype(np.uint64)
+        # The ledger as it was with these very bytes in it: an older copy of it, which would answer anew, lacks that.
+        head = self._ledger.kept_at(name)
+        mark = LedgerMark(head.size, head.digest)
+        statement = update_statement(name, release.commitment, words, mark)
+        signature = self._keys.identity.sign(PayloadType.UPDATE, statement)
+        return Letter(Update(self._holder, name, release.commitment, signature, mark), {"words": words})
 
     def _make(self, run: Run, letter: Letter, task: Task, name: str) -> _Kept:
         # Everything that can be refused is refused before the charge, an unlawful instruction included: there is no
         # refund. What a crash after the charge loses was never sent, so it is made again with fresh noise.
-        public_keys = run.mask_keys(self._holder, task.cohort)
+        self._sums.require_cohort(run, task.cohort)
         rows, words = self._computed(run, task)
-        mask = mask_of(
-            self._keys.mask_key(run.name),
-            self._holder,
-            public_keys,
-            run_id=run.name.encode(),
-            round_number=task.stage,
-            length=len(words),
-        )
-        integers = masked(words, mask)
         commitment = commit_to_subjects(self._keys.round_salt(name), rows.handles)
-        signature = self._keys.identity.sign(PayloadType.UPDATE, update_statement(name, commitment, integers))
-        header = Update(self._holder, name, commitment, signature)
+        masked = self._sums.masked(run, task.stage, task.cohort, words)
         self._ledger.charge(
             name,
             task.spend(len(rows.handles)),
@@ -112,16 +122,16 @@ class Releaser:
             dict(zip(rows.handles, rows.allowances.tolist(), strict=True)),
             delta=run.plan.privacy.delta,
         )
-        return _Kept(digest_of(letter), header, integers.astype("<u8").tobytes())
+        return _Kept(digest_of(letter), list(task.cohort), commitment, masked.astype("<u8").tobytes())
 
-    def _computed(self, run: Run, task: Task) -> tuple[PermittedRows, NDArray[np.uint64]]:
+    def _computed(self, run: Run, task: Task) -> tuple[PermittedRows, Words]:
         """The noisy words over rows that are still permitted once the computation is done.
 
         RefusalError (consent) if somebody is lost each time; nothing was charged then.
         """
         rows = task.rows()
         for _ in range(_MOST_TRIES):
-            words = task.grid.encode(task.compute(rows, self._chance(run, task.stage)))
+            words = self._noisy(run, task, rows)
             now = task.rows_anew()
             if rows.still_permitted(now):
                 return rows, words
@@ -132,7 +142,28 @@ class Releaser:
             RefusalCode.CONSENT,
         )
 
-    def _chance(self, run: Run, stage: int) -> NoiseSource:
+    def _noisy(self, run: Run, task: Task, rows: PermittedRows) -> Words:
+        """The task's numbers over `rows` as they may leave."""
+        shape = run.shape(task.stage)
+        exact = task.compute(rows, self._chance(run, task.stage, "contribution"))
+        if exact.shape != (shape.length,):
+            raise MalformedError(
+                f"The recipe gave numbers of shape {exact.shape}, the plan says {shape.length}. Nothing was charged; "
+                "the data holder's operator should compare versions with the coordinator."
+            )
+        variance = self._sums.noise_variance(run, task.stage, task.cohort)
+        return noisy_words(shape, exact, variance, self._chance(run, task.stage, "noise"))
+
+    def _chance(self, run: Run, stage: int, use: str) -> NoiseSource:
         if run.plan.seed is None:
             return SecureNoise()
-        return SeededNoise(run.plan.seed, f"{self._holder}/{run.digest}/{stage}")
+        return SeededNoise(run.plan.seed, f"{self._holder}/{run.digest}/{stage}/{use}")
+
+
+def noisy_words(shape: Shape, exact: Vector, variance: int, chance: NoiseSource) -> Words:
+    """The `exact` numbers on the public grid, then noise that was born on it: no float's low bits leave."""
+    words = shape.grid.encode(exact)
+    if not variance:
+        return words
+    noisy: Words = words + shape.grid.from_steps(discrete_gaussian(shape.length, variance, chance))
+    return noisy

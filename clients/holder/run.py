@@ -5,13 +5,13 @@ from dataclasses import dataclass
 import msgspec
 
 from clients.holder.settings import HolderSettings
-from federated.messages import MaskKey, Opening
+from federated.encoder import Encoder
+from federated.messages import Opening
 from federated.plan import SignedPlan, TrainingPlan, read_plan, recipe_of, run_id
 from federated.recipes.base import Recipe
-from federated.releases import mask_key_statement
+from federated.releases import Shape, measurement_stage, shape_of_measurement, shape_of_round
 from federated.schema import Schema
 from privacy.consent.lane import Head, read_checkpoint
-from privacy.consent.signing import PayloadType, verify
 from privacy.errors import RefusalCode, RefusalError
 
 
@@ -30,26 +30,18 @@ class Run:
         """The Ed25519 public key of every data holder in the plan's roster."""
         return {entry.holder: entry.identity for entry in self.plan.roster}
 
-    def mask_keys(self, holder: str, cohort: dict[str, MaskKey]) -> dict[str, bytes]:
-        """The public mask key of each member of a cohort, each signature checked (TamperingError).
-
-        RefusalError if `holder` is not in the cohort, the cohort not in the roster, or smaller than planned.
-        """
-        if holder not in cohort or not cohort.keys() <= self.identities.keys():
-            raise RefusalError("The cohort lacks us or holds somebody outside the roster.", RefusalCode.PLAN)
-        if len(cohort) < self.plan.minimum_holders:
-            raise RefusalError("The cohort is smaller than the plan allows.", RefusalCode.COHORT)
-        for name, key in cohort.items():
-            statement = mask_key_statement(self.name, key.public)
-            verify(self.identities[name], PayloadType.MASK_KEY, statement, key.signature)
-        return {name: key.public for name, key in cohort.items()}
+    def shape(self, stage: int) -> Shape:
+        """What the release of `stage` is made of; MalformedError if its sums could overflow every grid."""
+        if stage == measurement_stage(self.recipe):
+            return shape_of_measurement(self.plan)
+        return shape_of_round(self.recipe, stage, self.plan)
 
 
-def run_of(opening: Opening, settings: HolderSettings, *, width: int) -> Run:
+def run_of(opening: Opening, settings: HolderSettings, *, encoder: Encoder) -> Run:
     """The run that a coordinator proposes, its signatures and form checked, its terms not yet.
 
-    `width` is the number of encoded columns. TamperingError or MalformedError if the plan is not what this data
-    holder's coordinator signed.
+    `encoder` is of this data holder's schema. TamperingError or MalformedError if the plan is not what this data
+    holder's coordinator signed; RefusalError (schema) if it is for another schema.
     """
     signed = SignedPlan(opening.plan, opening.plan_signature)
     plan = read_plan(signed, bytes.fromhex(settings.policy.coordinator_key))
@@ -60,7 +52,7 @@ def run_of(opening: Opening, settings: HolderSettings, *, width: int) -> Run:
             RefusalCode.LANE,
         )
     pinned = read_checkpoint(opening.checkpoints[lane], f"fedcredit/{lane}", settings.registry.public)
-    return Run(run_id(signed, opening.checkpoints), plan, signed.digest, recipe_of(plan, width=width), pinned)
+    return Run(run_id(signed, opening.checkpoints), plan, signed.digest, recipe_of(plan, encoder), pinned)
 
 
 def check_terms(run: Run, settings: HolderSettings, schema: Schema, *, identity: bytes, at: int) -> None:
@@ -92,6 +84,11 @@ def check_terms(run: Run, settings: HolderSettings, schema: Schema, *, identity:
             RefusalCode.POLICY,
         ),
         (run.recipe.is_private, "it adds no noise", RefusalCode.POLICY),
+        (
+            plan.trust in policy.trust_models,
+            f"trust model {plan.trust} is not allowed here",
+            RefusalCode.POLICY,
+        ),
         (
             epsilon <= policy.largest_epsilon and plan.privacy.delta <= policy.largest_delta,
             f"it costs epsilon {epsilon:g} at delta {plan.privacy.delta:g}, and at most {policy.largest_epsilon:g} "

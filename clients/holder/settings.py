@@ -8,6 +8,7 @@ import msgspec
 from cryptography.x509 import load_pem_x509_certificates
 
 from federated.recipes.base import RecipeName
+from federated.trust import TrustModel
 from privacy.consent.limits import Name
 from privacy.errors import MalformedError, UsageError
 
@@ -68,6 +69,7 @@ class HolderPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     coordinator: str
     coordinator_key: PublicKeyHex
     recipes: list[RecipeName]
+    trust_models: list[TrustModel]
     largest_epsilon: Annotated[float, msgspec.Meta(gt=0, le=100)]  # per run and person
     largest_delta: Annotated[float, msgspec.Meta(gt=0, lt=0.01)]
     peers: dict[_HolderId, PublicKeyHex]  # identities of the other data holders it will share noise with

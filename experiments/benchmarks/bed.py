@@ -1,9 +1,11 @@
-"""The public data of a benchmark and how its people are spread: sizes unlike, or outcomes unlike as well."""
+"""The public data of a benchmark and how its people are spread: all alike, sizes unlike, or outcomes unlike."""
 
 import gzip
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +73,17 @@ def load_bed(people: int | None, directory: Path = TAIWAN) -> Bed:
     return Bed(schema, encoder, table, encoder.encode(table), table.outcome, raw)
 
 
+def alike(bad: Vector, holders: int, split: int) -> Layout:
+    """Data holders of one size whose people are alike, a tenth of them at two data holders."""
+    population = populate(bad, holders, everybody_agrees=True, split_seed=split)
+    chance = np.random.default_rng([LAYOUT_SEED, split, 2])
+    # Dealt out in turn after a shuffle, the held-out people for themselves: sizes differ by one, and by who is at two.
+    first = np.empty(len(bad), dtype=np.int64)
+    for sample in (population.held_out, ~population.held_out):
+        first[chance.permutation(np.flatnonzero(sample))] = np.arange(int(sample.sum())) % holders
+    return _layout(population, _moved(population, first, chance))
+
+
 def by_size(bad: Vector, holders: int, split: int) -> Layout:
     """Data holders of unlike sizes (the k-th has 1/k of the first), a tenth of the people at two of them."""
     population = populate(bad, holders, everybody_agrees=True, split_seed=split)
@@ -82,14 +95,33 @@ def by_outcome(bad: Vector, holders: int, split: int) -> Layout:
     population = populate(bad, holders, everybody_agrees=True, split_seed=split)
     chance = np.random.default_rng([LAYOUT_SEED, split, 1])
     spread = {outcome: chance.dirichlet(np.full(holders, DIRICHLET)) for outcome in (0.0, 1.0)}
-    memberships: list[Membership] = []
-    first = [int(chance.choice(holders, p=spread[outcome])) for outcome in bad.tolist()]
+    first = np.array([chance.choice(holders, p=spread[outcome]) for outcome in bad.tolist()])
+    return _layout(population, _moved(population, first, chance))
+
+
+SPREADS: Final[Mapping[str, Callable[[Vector, int, int], Layout]]] = {
+    "alike": alike,
+    "size skew": by_size,
+    "label skew": by_outcome,
+}
+"""Every layout by its name: outcomes (people,), data holders and the number of the split to a layout."""
+
+
+def everybody_of(bed: Bed, layout: Layout) -> EncodedRows:
+    """Everybody whom the layout trains on in one place, each once and with a whole share."""
+    people = layout.training
+    return EncodedRows(bed.x[people], bed.bad[people], np.ones(len(people)))
+
+
+def _moved(population: Population, first: NDArray[np.int64], chance: np.random.Generator) -> list[Membership]:
+    """The memberships, each person's first one at data holder number `first`, a second one at any of the others."""
+    holders, memberships = len(population.holders), list[Membership]()
     for place in population.memberships:
         again = bool(memberships) and memberships[-1].person == place.person
         # Another data holder than the first one, all alike.
-        holder = (first[place.person] + again * int(chance.integers(1, holders))) % holders
+        holder = (int(first[place.person]) + again * int(chance.integers(1, holders))) % holders
         memberships.append(Membership(place.person, population.holders[holder], place.share_milli))
-    return _layout(population, memberships)
+    return memberships
 
 
 def _layout(population: Population, memberships: list[Membership]) -> Layout:

@@ -24,7 +24,10 @@ class Peer:
 
 @dataclass(frozen=True, slots=True)
 class BenchRow:
-    """One figure. `value` None is unknown; `target` None promises nothing; an unknown figure meets no target."""
+    """One figure. `value` None is unknown; `target` None promises nothing; an unknown figure meets no target.
+
+    A row that is not `in_table` is written, but left out of the table for people.
+    """
 
     name: str
     value: float | None
@@ -33,6 +36,7 @@ class BenchRow:
     target: float | None = None
     higher_is_better: bool = True
     peer: Peer | None = None
+    in_table: bool = True
 
     def __post_init__(self) -> None:
         numbers = (self.value, self.target, None if self.peer is None else self.peer.value)
@@ -51,7 +55,7 @@ class BenchRow:
         return self.value >= self.target if self.higher_is_better else self.value <= self.target
 
     def to_dict(self) -> dict[str, object]:
-        """The eight fields by name."""
+        """The eight fields by name; all rows are written, whether in the table or not."""
         return {
             "name": self.name,
             "value": self.value,
@@ -80,8 +84,9 @@ def write_rows(rows: Sequence[BenchRow], name: str, out: Path) -> Path:
     return path
 
 
-def table_of(rows: Sequence[BenchRow], title: str) -> Group:
+def table_of(found: Sequence[BenchRow], title: str) -> Group:
     """The rows as a table for people, and under it how they were measured; a missed target is said, not hidden."""
+    rows = [row for row in found if row.in_table or row.met is False]
     table = Table(title=title, title_justify="left", header_style="bold")
     table.add_column("figure", ratio=5)
     table.add_column("value", justify="right", no_wrap=True)
@@ -105,7 +110,9 @@ def table_of(rows: Sequence[BenchRow], title: str) -> Group:
     how.add_column()
     for number, note in enumerate(notes, start=1):
         how.add_row(f"{number}.", f"{escape(note)}.")
-    return Group(table, "How each was measured:", how)
+    more = len(found) - len(rows)
+    rest = [f"{more} further figures are in the JSON file."] if more else []
+    return Group(table, *rest, "How each was measured:", how)
 
 
 def _figure(value: float | None) -> str:

@@ -18,7 +18,8 @@ Json = dict[str, object]
 
 
 def report_figures(result: DemoResult) -> Json:
-    """Everything `report.json` says; `not_private` and `metrics.opacus_fedavg` go beyond the contract."""
+    """Everything `report.json` says; `not_private`, `privacy.second_accountant` and `metrics.opacus_fedavg` go
+    beyond the contract."""
     evaluations, privacy, consent = result.evaluations, result.privacy, result.consent
     figures: Json = {
         "schema_version": SCHEMA_VERSION,
@@ -34,6 +35,7 @@ def report_figures(result: DemoResult) -> Json:
             "unit": privacy.unit,
             "adjacency": privacy.adjacency,
             "accountant": privacy.accountant,
+            "second_accountant": {"name": privacy.second_accountant, "epsilon": privacy.second_epsilon},
             "excludes": [NOT_PRIVATE, *privacy.excludes] if result.not_private else [*privacy.excludes],
         },
         "consent": {

@@ -41,6 +41,9 @@ class PrivacyStatement:
     delta: float | None
     excludes: tuple[str, ...]
     trust_model: str
+    reason: str  # why this recipe
+    second_epsilon: float | None  # of the same releases by `second_accountant`
+    second_accountant: str = "privacy loss distributions (dp-accounting)"
     unit: str = "person"
     adjacency: str = "add or remove one person"
     accountant: str = "exact Gaussian DP"

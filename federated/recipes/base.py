@@ -20,17 +20,15 @@ A state whose "round" is `rounds + 1` is finished.
 """
 
 
-TRUST_IN_MASKS = (
-    "This holds against a coordinator that is curious but follows the protocol, and as long as no data holder tells it "
-    "its masks. If a data holder leaves, the run ends."
-)
-"""What every recipe's `trust_model` says of the masked sums."""
-
-
 class RecipeName(StrEnum):
     """The recipes a training plan may name: a closed set."""
 
     FIXED_HESSIAN = "fixed_hessian"
+    UNCENTRED_FIXED_HESSIAN = "uncentred_fixed_hessian"
+    GRADIENT_DESCENT = "gradient_descent"
+    SUFFICIENT_STATISTICS = "sufficient_statistics"
+    HISTOGRAM_SCORECARD = "histogram_scorecard"
+    LOCAL_SGD = "local_sgd"
     OPACUS_FEDAVG = "opacus_fedavg"
 
 
@@ -57,11 +55,6 @@ class Recipe(Protocol):
         """How epsilon and delta are computed from the spends, for statements and reports."""
         ...
 
-    @property
-    def trust_model(self) -> str:
-        """Whom one must trust for epsilon and delta to hold, and how far, as sentences."""
-        ...
-
     def start(self) -> Arrays:
         """The coordinator's state before round 1; the same for everybody."""
         ...
@@ -74,38 +67,41 @@ class Recipe(Protocol):
         """How many numbers each data holder releases in that round."""
         ...
 
-    def bound(self, round_number: int) -> float:
-        """Largest absolute value one person can add to any number of that round, for the grid's range proof."""
+    def reach(self, round_number: int, *, people: int, holders: int) -> float:
+        """Largest absolute value that any number of the whole sum can have before noise, for the grid's range proof.
+
+        `people` and `holders` are public bounds over the whole sum.
+        """
         ...
 
-    def noise_standard_deviation(self, round_number: int) -> float:
-        """Of the noise in the whole sum, per number; 0 if the sum carries none. For the grid's range proof."""
+    def sensitivity(self, round_number: int) -> float:
+        """Largest L2 norm of what one person with share 1 adds to that round's sum; linear in the share."""
+        ...
+
+    def mu(self, round_number: int) -> float:
+        """Gaussian-DP parameter that noise ADDED TO THE SUM gives that round, for a person with share 1.
+
+        Infinite where none is added to the sum: a recipe whose noise is inside the contributions, or NOT PRIVATE.
+        """
         ...
 
     def spend(self, round_number: int, rows: int) -> Spend:
         """Cost of that round to a person with share 1 at a data holder with `rows` permitted rows."""
         ...
 
-    def contribution(
-        self,
-        round_number: int,
-        instruction: Arrays,
-        rows: EncodedRows,
-        *,
-        chance: NoiseSource,
-        noise_share: float,
-    ) -> Vector:
-        """One data holder's noisy numbers, shape (length(round_number),); the sum over holders goes to
-        `advance`.
+    def contribution(self, round_number: int, instruction: Arrays, rows: EncodedRows, *, chance: NoiseSource) -> Vector:
+        """One data holder's numbers, shape (length(round_number),), whose sum over data holders goes to `advance`.
 
-        `noise_share` in (0, 1] is this holder's public fraction, 1 / K for K holders: of the noise's variance
-        where noise is shared, of the average where updates are averaged. Raises MalformedError for an
-        unlawful instruction.
+        EXACT where `mu` is finite: the release adds the noise, as whole numbers on the grid. `chance` is for a recipe
+        whose noise is inside. Raises MalformedError for an unlawful instruction.
         """
         ...
 
-    def advance(self, state: Arrays, total: Vector) -> Arrays:
-        """The state after the round whose summed contributions are `total`. Raises MalformedError."""
+    def advance(self, state: Arrays, total: Vector, *, contributors: int) -> Arrays:
+        """The state after the round whose contributions, of `contributors` data holders, sum to `total`.
+
+        A recipe that averages divides by `contributors`. Raises MalformedError.
+        """
         ...
 
     def model(self, state: Arrays) -> Model:

@@ -8,8 +8,8 @@ from functools import cache
 from math import isfinite, sqrt
 from typing import Final
 
-from privacy.accounting import mu_of
 from privacy.consent.record import TrainingBudget
+from privacy.discrete import mu_on_grid
 from privacy.errors import MalformedError
 
 TIERS: Final = (0.25, 0.5, 1.0, 2.0, 4.0, 8.0)
@@ -46,4 +46,4 @@ def allowance_mu_squared(budget: TrainingBudget) -> float:
 @cache
 def _cap_mu(eps_milli: int, delta_log10: int) -> float:
     tier = tier_of(eps_milli / 1000)
-    return 0.0 if tier is None else mu_of(tier, 10.0**delta_log10)
+    return 0.0 if tier is None else mu_on_grid(tier, 10.0**delta_log10)

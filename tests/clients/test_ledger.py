@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -547,3 +548,128 @@ def test_25_000_people_are_charged_quickly(ledger: PrivacyLedger) -> None:
         ledger.charge(f"r{number + 1}", HALF, shares, allowance)
         seconds.append(time.perf_counter() - start)
     assert min(seconds) < 0.3
+
+
+# --- what may be answered once only
+
+
+def test_the_first_content_wins_and_outlives_a_restart(path: Path) -> None:
+    with PrivacyLedger.open(path) as ledger:
+        assert ledger.pinned("run/delivery") is None
+        assert ledger.pin("run/delivery", b"first") == b"first"
+        assert ledger.pin("run/delivery", b"second") == b"first"
+        assert ledger.head.size == 1  # the second left nothing behind
+    with PrivacyLedger.open(path) as again:
+        assert again.pin("run/delivery", b"third") == b"first"
+        assert again.pinned("run/delivery") == b"first"
+        assert again.pinned("run/introduction") is None
+
+
+def test_what_is_pinned_does_not_meet_what_is_kept_or_charged(ledger: PrivacyLedger) -> None:
+    ledger.charge("run/1", HALF, {A: 1.0}, PLENTY)
+    ledger.pin("run/1", b"pinned")
+    ledger.keep("run/1", b"kept")
+    assert (ledger.pinned("run/1"), ledger.kept("run/1")) == (b"pinned", b"kept")
+    assert ledger.kept_at("run/1") == ledger.head
+    ledger.pin("run/2", b"")
+    assert ledger.kept_at("run/1").size == 3
+    assert [release.release_id for release in ledger.releases()] == ["run/1"]
+    assert ledger.pinned("run/2") == b""
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        "UPDATE contents SET content = x'00' WHERE name = 'pin run/1'",
+        "DELETE FROM contents WHERE name = 'pin run/1'",
+        "UPDATE entries SET body = zeroblob(32) WHERE position = 1",
+        "DELETE FROM entries WHERE position = 1",
+    ],
+)
+def test_an_edited_pin_is_noticed(path: Path, edit: str) -> None:
+    with PrivacyLedger.open(path) as ledger:
+        ledger.pin("run/1", b"survivors")
+        ledger.pin("run/2", b"others")
+    with sqlite3.connect(path) as connection:
+        connection.execute(edit)
+
+    def read() -> None:
+        with PrivacyLedger.open(path) as again:
+            again.pin("run/1", b"other survivors")
+
+    with pytest.raises(TamperingError):
+        read()
+
+
+def test_two_processes_pin_one_content(path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from clients.holder.ledger import PrivacyLedger\n"
+        "with PrivacyLedger.open(Path(sys.argv[1])) as ledger: sys.stdout.write(ledger.pin('n', b'theirs').decode())"
+    )
+    with PrivacyLedger.open(path) as ledger:
+        assert ledger.pin("n", b"ours") == b"ours"
+        done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, text=True, check=True)
+        assert done.stdout == "ours"
+
+
+def test_a_process_killed_the_moment_it_has_pinned_leaves_its_content_standing(path: Path) -> None:
+    code = (
+        "import os, signal, sys; from pathlib import Path; from clients.holder.ledger import PrivacyLedger\n"
+        "PrivacyLedger.open(Path(sys.argv[1])).pin('n', b'theirs'); os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    done = subprocess.run([sys.executable, "-c", code, path], capture_output=True, check=False)
+    assert done.returncode == -signal.SIGKILL
+    with PrivacyLedger.open(path) as ledger:
+        assert ledger.pin("n", b"ours") == b"theirs"
+
+
+# --- who could not pay for all that is planned
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    spent=st.lists(st.floats(0, 2), min_size=1, max_size=4),
+    planned=st.lists(st.floats(0.01, 1), min_size=1, max_size=4),
+    allowance=st.floats(0, 8),
+)
+def test_who_would_pass_an_allowance_is_whom_the_charges_would_stop(
+    tmp_path_factory: pytest.TempPathFactory, spent: list[float], planned: list[float], allowance: float
+) -> None:
+    with PrivacyLedger.open(tmp_path_factory.mktemp("ledger") / "ledger.db") as ledger:
+        for number, mu in enumerate(spent):
+            ledger.charge(f"before/{number}", GaussianSpend(mu), {A: 0.5}, PLENTY)
+        costs = [(GaussianSpend(mu), np.array([1.0, 0.5])) for mu in planned]
+        allowed = np.array([allowance, allowance])
+        found = ledger.would_pass("run", [B, A], costs, allowed, delta=DELTA).tolist()
+        for place, (person, share) in enumerate(((B, 1.0), (A, 0.5))):
+            try:
+                for number, mu in enumerate(planned):
+                    ledger.charge(f"run{place}/{number}", GaussianSpend(mu), {person: share}, {person: allowance})
+                stopped = False
+            except RefusalError:
+                stopped = True
+            assert stopped is found[place]
+
+
+def test_what_a_run_was_charged_already_counts_once(ledger: PrivacyLedger) -> None:
+    costs = [(GaussianSpend(0.6), np.array([1.0])), (GaussianSpend(0.8), np.array([1.0]))]
+    for number, (spend, _) in enumerate(costs):
+        assert not ledger.would_pass("run", [A], costs, np.array([1.0]), delta=DELTA).any()
+        ledger.charge(f"run/{number}", spend, {A: 1.0}, {A: 1.0})
+    assert not ledger.would_pass("run", [A], costs, np.array([1.0]), delta=DELTA).any()
+    assert ledger.would_pass("run", [A], costs, np.array([0.99]), delta=DELTA).all()
+    assert ledger.would_pass("ru", [A], costs, np.array([1.99]), delta=DELTA).all()  # a name that begins alike
+    assert ledger.would_pass("run/1", [A], costs[1:], np.array([0.99]), delta=DELTA).all()
+    assert not ledger.would_pass("run/1", [A], costs[1:], np.array([1.0]), delta=DELTA).any()
+    assert ledger.would_pass("run", [A], costs, np.array([math.nan]), delta=DELTA).all()
+
+
+def test_sampled_costs_are_composed_with_all_that_was_spent(ledger: PrivacyLedger) -> None:
+    step = SampledSpend(1.0, 0.05, 200)
+    ledger.charge("before/1", GaussianSpend(0.4), {A: 1.0}, PLENTY)
+    together = total_epsilon([GaussianSpend(0.4), at_share(step, 0.5), at_share(step, 0.5)], DELTA)
+    costs = [(step, np.array([0.5, 0.5]))] * 2
+    for factor, passes in ((1.001, False), (0.999, True)):
+        allowed = mu_of(together * factor, DELTA) ** 2
+        found = ledger.would_pass("run", [A, B], costs, np.array([allowed, allowed]), delta=DELTA)
+        assert found.tolist() == [passes, False]

@@ -91,6 +91,8 @@ def made_up_result() -> DemoResult:
                 "That a person has an account at a data holder: the holder knows its own customers.",
                 "Further runs: each is another release and adds to what a person has spent.",
             ),
+            second_epsilon=1.0001,
+            reason="About 23,000 people are expected, enough for its centre to be worth its cost.",
             trust_model="The coordinator sees sums only. Each data holder sees its own rows and consents. "
             "The consent registry holds sealed records that it cannot read, forge or drop unnoticed.",
         ),

@@ -18,19 +18,21 @@ from rich.console import Console
 
 from experiments import baselines, bench_cli
 from experiments.benchmarks import accuracy as measured
-from experiments.benchmarks.accuracy import AccuracySettings, Job, SummedNoise, gap_to_central, run_job
+from experiments.benchmarks.accuracy import AccuracySettings, Job, run_job
 from experiments.benchmarks.accuracy_rows import ADDITIVE_TARGETS, LINEAR_TARGETS, rows_of
-from experiments.benchmarks.bed import Layout, by_outcome, by_size, load_bed
+from experiments.benchmarks.bed import Layout, alike, by_outcome, by_size, load_bed
+from experiments.benchmarks.contenders import DEFAULT
+from experiments.benchmarks.gaps import gap_to_central
+from experiments.benchmarks.jobs import on_one_thread
 from experiments.benchmarks.rows import BenchRow, Peer, rows_json, table_of, write_rows
 from federated.model import probability_of
 from privacy.accounting import epsilon_of
 from privacy.errors import UsageError
-from privacy.noise import SeededNoise
 
 FIELDS = {"name", "value", "unit", "setting", "target", "higher_is_better", "met", "peer"}
 PEOPLE = 1500
 HOLDERS = 4
-LAYOUTS = (by_size, by_outcome)
+LAYOUTS = (alike, by_size, by_outcome)
 Spread = Callable[[NDArray[np.float64], int, int], Layout]
 figure = floats(-1e6, 1e6)
 
@@ -74,6 +76,14 @@ def test_a_missed_target_is_shown_as_missed(tmp_path: Path) -> None:
     assert "MISSED" not in shown([row(0.9, 0.8), row(0.9)])
     assert [told["met"] for told in json.loads(write_rows(rows, "name", tmp_path / "new").read_text())] == [False] * 2
     assert bench_cli._verdict([*rows, row(0.9, 0.8), row(0.9)]) == "1 of 3 targets met, 2 MISSED"
+
+
+def test_what_is_left_out_of_the_table_is_written_and_never_missed_in_silence() -> None:
+    quiet = replace(row(0.9, 0.8), name="a detail", in_table=False)
+    assert "a detail" not in shown([row(0.5), quiet])
+    assert "1 further figures" in shown([row(0.5), quiet])
+    assert "a detail" in shown([row(0.5), replace(quiet, value=0.1)])
+    assert [told["name"] for told in json.loads(rows_json([row(0.5), quiet]))] == ["a figure", "a detail"]
 
 
 def test_rows_go_to_a_directory_only(tmp_path: Path) -> None:
@@ -158,12 +168,21 @@ def test_everybody_trained_on_counts_once_and_nobody_held_out_does(spread: Sprea
     assert bed.bad[layout.held_out].mean() == pytest.approx(bed.bad.mean(), abs=0.002)
 
 
+def test_data_holders_alike_are_of_one_size_and_others_are_not() -> None:
+    bed = load_bed(None)
+    sizes = [len(people) for people in alike(bed.bad, 10, 0).people]
+    assert max(sizes) < 1.05 * min(sizes)
+    unlike = [len(people) for people in by_size(bed.bad, 10, 0).people]
+    assert max(unlike) > 5 * min(unlike)
+
+
 def test_outcomes_are_unlike_under_label_skew_only() -> None:
     bed = load_bed(None)
 
     def rates(layout: Layout) -> list[float]:
         return [float(bed.bad[people].mean()) for people in layout.people if len(people) > 200]
 
+    assert np.ptp(rates(alike(bed.bad, 10, 0))) < 0.05
     assert np.ptp(rates(by_size(bed.bad, 10, 0))) < 0.08
     assert np.ptp(rates(by_outcome(bed.bad, 10, 0))) > 0.3
 
@@ -172,17 +191,9 @@ def test_outcomes_are_unlike_under_label_skew_only() -> None:
 def test_the_gap_to_the_central_result_is_rounding_and_sees_a_person_counted_twice(spread: Spread) -> None:
     bed = load_bed(PEOPLE)
     layout = spread(bed.bad, HOLDERS, 0)
-    assert gap_to_central(bed, layout, 1) < 1e-6
+    assert gap_to_central(bed, DEFAULT, layout, 1) < 1e-6
     twice = replace(layout, shares=tuple(np.ones(len(shares)) for shares in layout.shares))
-    assert gap_to_central(bed, twice, 1) > 1e-4
-
-
-def test_summed_noise_is_the_sum_of_what_the_data_holders_draw() -> None:
-    drawn = SeededNoise(3, "a")
-    each = sum(drawn.gaussian(20_000, 2.0 / math.sqrt(HOLDERS)) for _ in range(HOLDERS))
-    summed = SummedNoise(SeededNoise(3, "a"), HOLDERS).gaussian(20_000, 2.0)
-    np.testing.assert_allclose(summed, each)
-    assert summed.std() == pytest.approx(2.0, rel=0.02)
+    assert gap_to_central(bed, DEFAULT, twice, 1) > 1e-4
 
 
 def test_usual_settings_run_in_this_process_and_leave_its_threads_alone() -> None:
@@ -190,7 +201,7 @@ def test_usual_settings_run_in_this_process_and_leave_its_threads_alone() -> Non
 
     settings = AccuracySettings(splits=1, holders=HOLDERS, people=600)
     before = {pool["filepath"]: pool["num_threads"] for pool in threadpool_info()}
-    value = run_job(settings, Job.USUAL, 0)["usual"]
+    value = on_one_thread(run_job, settings, Job.USUAL, 0)["usual"]
     after = {pool["filepath"]: pool["num_threads"] for pool in threadpool_info()}
     assert 0.4 < value < 0.9
     assert all(after[path] == threads for path, threads in before.items() if "torch" not in path)
@@ -200,13 +211,14 @@ def test_usual_settings_run_in_this_process_and_leave_its_threads_alone() -> Non
 @pytest.mark.parametrize("rows", [20, 64, 100, 1000, 8000])
 def test_the_usual_noise_is_enough_and_hardly_more(epsilon: float, rows: int) -> None:
     recipe = baselines.usual_recipe(load_bed(PEOPLE).schema, width=3, epsilon=epsilon, delta=1e-5)
-    noise_multiplier, steps = recipe.noise_multiplier(rows), recipe.rounds * recipe.steps_per_round(rows)
+    noise_multiplier = recipe.schedule.noise_multiplier(rows)
+    steps = baselines.USUAL_EPOCHS * max(1, math.ceil(rows / baselines.USUAL_BATCH))
     if rows <= baselines.USUAL_BATCH:  # everybody is in every step
         spent = epsilon_of(math.sqrt(steps) / noise_multiplier, 1e-5)
     else:
         accountant = pld.PLDAccountant()
         step = dp_accounting.GaussianDpEvent(noise_multiplier)
-        accountant.compose(dp_accounting.PoissonSampledDpEvent(recipe.sampling_rate(rows), step), steps)
+        accountant.compose(dp_accounting.PoissonSampledDpEvent(recipe.schedule.sampling_rate(rows), step), steps)
         spent = accountant.get_epsilon(1e-5)
     assert spent <= epsilon
     # Compared at 1; far from it, or at a large data holder, a Rényi bound is looser.
@@ -231,13 +243,14 @@ def test_the_group_alone_runs_everything(monkeypatch: pytest.MonkeyPatch, tmp_pa
     done = CliRunner().invoke(bench_cli.bench, ["--out", str(tmp_path), "--json"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
-    assert sorted(told) == ["accuracy", "consent"]
-    assert [[row["met"] for row in rows] for rows in told.values()] == [[False], [False]]
+    assert sorted(told) == ["accuracy", "consent", "training"]
+    assert [[row["met"] for row in rows] for rows in told.values()] == [[False]] * 3
 
 
 def test_help_has_an_example_and_options_in_the_wrong_place_are_told() -> None:
     for arguments in (["--help"], ["accuracy", "--help"]):
         assert "Example: fedcredit bench accuracy" in CliRunner().invoke(bench_cli.bench, arguments).output
+    assert "Example: fedcredit bench training" in CliRunner().invoke(bench_cli.bench, ["training", "--help"]).output
     done = CliRunner().invoke(bench_cli.bench, ["--json", "accuracy"])
     assert done.exit_code == 2
     assert "after the name" in done.output

@@ -10,13 +10,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from clients.holder import node as node_module
+from clients.holder import permits
 from clients.holder.gate import Decisions, Question
 from experiments.demo import DemoSettings, run_demo
 from experiments.demo_cli import WRITTEN, _Bars, replacing
 from experiments.report.figures import report_json
 from experiments.report.page import write_report
 from experiments.report.values import DemoResult
+from federated.trust import TrustModel
 from privacy.consent.projection import ALLOW
 from privacy.errors import RefusalError, UsageError
 from server.rounds import no_progress
@@ -38,7 +39,16 @@ def demo(directory: Path, name: str, *, seed: int | None = 5) -> Demo:
         small_table(table, PEOPLE)
     out = directory / name
     out.mkdir()
-    settings = DemoSettings(out=out, schema=SCHEMA, table=table, holders=2, epsilon=1.0, seed=seed)
+    settings = DemoSettings(
+        out=out,
+        schema=SCHEMA,
+        table=table,
+        holders=2,
+        epsilon=1.0,
+        recipe=None,
+        trust=TrustModel.SHARED_NOISE,
+        seed=seed,
+    )
     return Demo(run_demo(settings, no_progress), out)
 
 
@@ -102,7 +112,7 @@ def test_a_gate_that_lets_everybody_in_is_told_by_the_demos_own_count(
         people = len(question.links)
         return Decisions(question.links, np.full(people, ALLOW, np.uint8), np.ones(people), np.full(people, np.inf))
 
-    monkeypatch.setattr(node_module, "decide_all", open_gate)
+    monkeypatch.setattr(permits, "decide_all", open_gate)
     result = demo(tmp_path, "broken").result
     # Everybody without consent in each of 10 rounds or the measurement, in two runs.
     assert result.consent.rows_used_without_consent is not None

@@ -13,7 +13,8 @@ from experiments.plans import DELTA
 from experiments.session import Session
 from federated.model import LinearModel, NetworkModel
 from federated.plan import SignedPlan, read_plan
-from federated.recipes.registry import OpacusFedAvgSettings, settings_to_dict
+from federated.recipes.opacus_fedavg import OpacusFedAvgSettings
+from federated.recipes.registry import settings_to_dict
 from privacy.accounting import SampledSpend, at_share, total_epsilon
 from server.coordinator import Outcome
 from server.rounds import no_progress

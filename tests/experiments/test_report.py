@@ -91,7 +91,15 @@ def test_the_json_has_exactly_the_contracts_keys(result: DemoResult) -> None:
         "schema_version", "dataset", "rows", "holders", "rounds", "recipe", "privacy", "consent", "metrics",
         "per_holder", "fairness", "seconds", "versions", "not_private",
     }  # fmt: skip
-    assert set(figures["privacy"]) == {"epsilon", "delta", "unit", "adjacency", "accountant", "excludes"}
+    assert set(figures["privacy"]) == {
+        "epsilon",
+        "delta",
+        "unit",
+        "adjacency",
+        "accountant",
+        "second_accountant",
+        "excludes",
+    }
     assert set(figures["consent"]) == {
         "subjects", "rows_held", "rows_permitted", "rows_used_without_consent", "refusals",
     }  # fmt: skip
@@ -174,6 +182,7 @@ def test_the_page_says_the_key_figures(result: DemoResult, html: str) -> None:
     for text in (
         *result.privacy.excludes,
         result.privacy.trust_model,
+        result.privacy.reason,
         result.data.citation,
         result.data.licence,
     ):

@@ -5,32 +5,53 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from federated.messages import (
+    Dealt,
+    Delivery,
     Header,
     Instruction,
+    Introduction,
     Joined,
+    LedgerMark,
     Letter,
-    MaskKey,
     Measurement,
     Opening,
+    Received,
     Refused,
+    Revealed,
     ScoreAnswers,
     ScoreRequests,
+    SumKeys,
+    Unmasking,
     Update,
 )
 from privacy.errors import RefusalCode
 
 _NAMES = st.text(max_size=12)
 _BYTES = st.binary(max_size=40)
-_KEYS = st.builds(MaskKey, _BYTES, _BYTES)
-_COHORTS = st.dictionaries(_NAMES, _KEYS, max_size=3)
-_ROUNDS = st.integers(-(2**63), 2**63 - 1)
+_WHOLE = st.integers(-(2**63), 2**63 - 1)
+_MARKS = st.builds(LedgerMark, _WHOLE, _BYTES)
+_KEYS = st.builds(SumKeys, _BYTES, st.lists(_BYTES, max_size=2), st.lists(_BYTES, max_size=2), _BYTES)
+_COHORTS = st.lists(_NAMES, max_size=3)
+_SHARES = st.dictionaries(_NAMES, _BYTES, max_size=3)
 
 HEADERS: st.SearchStrategy[Header] = st.one_of(
-    st.builds(Opening, _BYTES, _BYTES, st.dictionaries(_NAMES, _NAMES, max_size=3)),
-    st.builds(Joined, _NAMES, _NAMES, _KEYS),
-    st.builds(Instruction, _NAMES, _ROUNDS, _COHORTS),
+    st.builds(
+        Opening,
+        _BYTES,
+        _BYTES,
+        st.dictionaries(_NAMES, _NAMES, max_size=3),
+        st.dictionaries(_NAMES, _MARKS, max_size=2),
+    ),
+    st.builds(Joined, _NAMES, _NAMES, st.none() | _KEYS, _MARKS),
+    st.builds(Introduction, _NAMES, st.dictionaries(_NAMES, _KEYS, max_size=2)),
+    st.builds(Dealt, _NAMES, _NAMES, _SHARES, _BYTES),
+    st.builds(Delivery, _NAMES, _COHORTS, _SHARES),
+    st.builds(Received, _NAMES, _NAMES),
+    st.builds(Instruction, _NAMES, _WHOLE, _COHORTS),
     st.builds(Measurement, _NAMES, _COHORTS, _BYTES),
-    st.builds(Update, _NAMES, _NAMES, _BYTES, _BYTES),
+    st.builds(Update, _NAMES, _NAMES, _BYTES, _BYTES, _MARKS),
+    st.builds(Unmasking, _NAMES, _WHOLE, _COHORTS),
+    st.builds(Revealed, _NAMES, _NAMES, _SHARES, _SHARES, _BYTES),
     st.builds(ScoreRequests, _BYTES, st.lists(_BYTES, max_size=3)),
     st.builds(ScoreAnswers, _NAMES, st.lists(_BYTES, max_size=3)),
     st.builds(Refused, _NAMES, st.sampled_from(RefusalCode)),

@@ -7,6 +7,7 @@ from hypothesis import HealthCheck, given, settings
 from numpy.typing import NDArray
 
 from federated.attributes import AttributeKind
+from federated.characteristics import Form, Risk
 from federated.encoder import Encoder, hats
 from federated.schema_toml import parse_schema
 from federated.table import RawTable, read_table
@@ -187,3 +188,34 @@ def test_hats_are_linear_between_knots() -> None:
 def test_the_suggested_radii_come_from_the_schema() -> None:
     assert (ENCODER.radius, ENCODER.centred_radius) == (3.5, 2.0)
     assert len(set(ENCODER.columns)) == ENCODER.width
+
+
+def test_blocks_say_which_columns_belong_together_and_which_are_ordered() -> None:
+    blocks = {block.id: block for block in ENCODER.blocks}
+    assert [block.start for block in ENCODER.blocks] == [0, *(block.stop for block in ENCODER.blocks)][:-1]
+    assert ENCODER.blocks[-1].stop == ENCODER.width
+    for block, columns in zip(ENCODER.blocks, ENCODER.slices, strict=True):
+        assert (block.start, block.stop) == (columns.start, columns.stop)
+        ordered = [name.split(":")[1].split()[0] for name in ENCODER.columns[columns][: block.ordered]]
+        others = [name.split(":")[1].split()[0] for name in ENCODER.columns[columns][block.ordered :]]
+        assert set(ordered) <= {"line", "knot", "from"}
+        assert set(others) <= {"codes", "special", "missing"}
+    assert (blocks["latest"].ordered, blocks["latest"].form, blocks["latest"].risk) == (4, Form.BINS, Risk.INCREASING)
+    assert (blocks["bills"].ordered, blocks["bills"].form) == (4, Form.KNOTS)
+    assert (blocks["limit"].ordered, blocks["limit"].form, blocks["limit"].risk) == (1, Form.LINE, Risk.DECREASING)
+    assert (blocks["home"].ordered, blocks["home"].form, blocks["home"].risk) == (0, Form.CODES, Risk.NONE)
+
+
+@on_disk
+@given(lines=rows(6))
+def test_what_lies_along_the_middle_is_the_same_for_everybody(tmp_path: Path, lines: list[list[str]]) -> None:
+    encoded = ENCODER.encode(read(tmp_path, lines))
+    for block in ENCODER.blocks:
+        own, middle = encoded[:, block.start : block.stop], ENCODER.middle[block.start : block.stop]
+        if block.form is Form.LINE:
+            assert not middle.any()
+        else:
+            assert middle.sum() == pytest.approx(1)
+            assert len(set(middle)) == 1
+            # The cells of a row in a table add up to 1.
+            np.testing.assert_allclose(own @ middle, middle @ middle)

@@ -23,7 +23,7 @@ from server.rounds import no_progress
 from tests.small_federation import small_federation
 
 AT = 1_793_491_200
-QUESTION = Letter(Instruction("run", 1, {}), {"x": np.array([1.0, -0.0, 5e-324])})
+QUESTION = Letter(Instruction("run", 1, []), {"x": np.array([1.0, -0.0, 5e-324])})
 
 
 def _echo(seen: list[tuple[str, int, object]]) -> ClientApp:

@@ -9,13 +9,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from federated.messages import (
+    Dealt,
     Header,
     Instruction,
     Joined,
+    LedgerMark,
     Letter,
-    MaskKey,
+    Received,
     Refused,
+    Revealed,
     ScoreAnswers,
+    SumKeys,
     Update,
     array_of,
     decode_header,
@@ -25,8 +29,8 @@ from federated.messages import (
 from privacy.errors import FedcreditError, MalformedError, RefusalCode
 from tests.federated.letters import HEADERS, LETTERS, same
 
-KEY = MaskKey(b"p" * 32, b"s" * 64)
-INSTRUCTION = Instruction("run", 1, {"aster-bank": KEY})
+INSTRUCTION = Instruction("run", 1, ["aster-bank"])
+UPDATE = Update("aster-bank", "run/1", b"c" * 32, b"s" * 64, LedgerMark(1, b"d" * 32))
 
 
 @given(HEADERS)
@@ -74,14 +78,16 @@ def _changed(header: Header, **fields: object) -> bytes:
         _changed(INSTRUCTION, run=...),
         _changed(INSTRUCTION, kind=...),
         _changed(INSTRUCTION, kind="instructions"),
-        _changed(INSTRUCTION, kind="mask-key"),
+        _changed(INSTRUCTION, kind="sum-keys"),
         _changed(INSTRUCTION, round_number="1"),
         _changed(INSTRUCTION, round_number=True),
         _changed(INSTRUCTION, round_number=1.0),
         _changed(INSTRUCTION, round_number=None),
-        _changed(INSTRUCTION, cohort=[]),
-        _changed(INSTRUCTION, cohort={"aster-bank": {"public": "", "signature": "", "private": ""}}),
-        _changed(INSTRUCTION, cohort={"aster-bank": {"public": "A", "signature": ""}}),
+        _changed(INSTRUCTION, cohort={}),
+        _changed(INSTRUCTION, cohort=[1]),
+        _changed(INSTRUCTION, cohort=None),
+        _changed(UPDATE, ledger={"digest": "", "size": 1, "people": 2}),
+        _changed(UPDATE, ledger={"digest": "A", "size": 1}),
         _changed(Refused("aster-bank", RefusalCode.PLAN), code="because of Ms Doe"),
         encode_header(INSTRUCTION) + b" ",
         encode_header(INSTRUCTION) + encode_header(INSTRUCTION),
@@ -100,15 +106,29 @@ def test_anything_more_less_or_other_is_refused_and_not_repeated_in_the_text(pay
     assert "aster" not in str(caught.value)
 
 
-def test_what_a_data_holder_sends_has_room_for_no_number_and_no_free_text() -> None:
-    """Counts would give a withdrawal away, and a text could hold a row; only names, codes, keys and signatures go."""
-    sent = {kind.__name__: dict(kind.__annotations__) for kind in (Joined, Update, ScoreAnswers, Refused, MaskKey)}
+def test_what_a_data_holder_sends_has_room_for_no_count_of_people_and_no_free_text() -> None:
+    """Counts would give a withdrawal away, and a text could hold a row; only names, codes, keys and signatures go.
+
+    The one number is how many entries its ledger has: charges of releases, whoever is in them.
+    """
+    kinds = (Joined, Dealt, Received, Update, Revealed, ScoreAnswers, Refused, SumKeys, LedgerMark)
+    sent = {kind.__name__: dict(kind.__annotations__) for kind in kinds}
     assert sent == {
-        "Joined": {"holder": str, "run": str, "mask_key": MaskKey},
-        "Update": {"holder": str, "release": str, "commitment": bytes, "signature": bytes},
+        "Joined": {"holder": str, "run": str, "keys": SumKeys | None, "ledger": LedgerMark},
+        "Dealt": {"holder": str, "run": str, "sealed": dict[str, bytes], "signature": bytes},
+        "Received": {"holder": str, "run": str},
+        "Update": {"holder": str, "release": str, "commitment": bytes, "signature": bytes, "ledger": LedgerMark},
+        "Revealed": {
+            "holder": str,
+            "release": str,
+            "seeds": dict[str, bytes],
+            "keys": dict[str, bytes],
+            "signature": bytes,
+        },
         "ScoreAnswers": {"holder": str, "sealed": list[bytes]},
         "Refused": {"holder": str, "code": RefusalCode},
-        "MaskKey": {"public": bytes, "signature": bytes},
+        "SumKeys": {"channel": bytes, "stages": list[bytes], "seeds": list[bytes], "signature": bytes},
+        "LedgerMark": {"size": int, "digest": bytes},
     }
 
 

@@ -9,17 +9,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from experiments.plans import default_plan
+from federated.encoder import Encoder
 from federated.plan import RosterEntry, SignedPlan, TrainingPlan, read_plan, recipe_of, run_id, sign_plan
 from federated.recipes.base import RecipeName
 from federated.schema_toml import load_schema
+from federated.trust import Aggregation, TrustModel
 from privacy.consent.signing import PayloadType, SigningKey
-from privacy.errors import MalformedError, TamperingError
+from privacy.errors import MalformedError, RefusalCode, RefusalError, TamperingError
 from tests.small_federation import DATA
 
 AT = 1_793_491_200
 KEY = SigningKey.from_seed(b"k" * 32)
 ROSTER = [RosterEntry(name, bytes([number]) * 32) for number, name in enumerate(("aster-bank", "birch-telecom"))]
-PLAN = default_plan("first", load_schema(DATA / "schema.toml"), ROSTER, epsilon=1.0, at=AT, seed=None)
+SCHEMA = load_schema(DATA / "schema.toml")
+PLAN = default_plan("first", SCHEMA, ROSTER, epsilon=1.0, at=AT, seed=None, people=20_000)
 
 
 def _signed(payload: bytes) -> SignedPlan:
@@ -39,7 +42,7 @@ def _plain() -> dict[str, Any]:
 def test_a_signed_plan_is_read_back_whole() -> None:
     signed = sign_plan(PLAN, KEY)
     assert read_plan(signed, KEY.public) == PLAN
-    assert recipe_of(PLAN, width=19).name is RecipeName.FIXED_HESSIAN
+    assert recipe_of(PLAN, Encoder(SCHEMA)).name is RecipeName.FIXED_HESSIAN
 
 
 def test_the_payload_is_json_with_sorted_keys_and_no_white_space() -> None:
@@ -49,7 +52,7 @@ def test_the_payload_is_json_with_sorted_keys_and_no_white_space() -> None:
 
     payload = sign_plan(PLAN, KEY).payload
     assert json.loads(payload, object_pairs_hook=sorted_only)["ends"] == PLAN.ends
-    assert not set(payload) & set(b" \n\t")
+    assert not set(payload.replace(json.dumps(PLAN.reason).encode(), b"")) & set(b" \n\t")
     assert read_plan(_with(_plain()), KEY.public) == PLAN  # so what is broken below is the only thing broken
 
 
@@ -117,6 +120,8 @@ def test_no_key_may_be_missing_and_none_may_be_added_beside_it(path: tuple[str |
         sign_plan(PLAN, KEY).payload.replace(b'"version":1', b'"version":true'),
         sign_plan(PLAN, KEY).payload.replace(b'"version":1', b'"version":2,"version":1'),
         sign_plan(PLAN, KEY).payload.replace(b'"seed":null', b'"seed":"1"'),
+        sign_plan(PLAN, KEY).payload.replace(b'"trust":"shared_noise"', b'"trust":"nobody"'),
+        sign_plan(PLAN, KEY).payload.replace(b'"aggregation":"sum"', b'"aggregation":"mean"'),
         sign_plan(PLAN, KEY).payload.replace(b'"epsilon":1.0', b'"epsilon":1e0'),
         sign_plan(PLAN, KEY).payload.replace(b'"epsilon":1.0', b'"epsilon":NaN'),
     ],
@@ -137,6 +142,13 @@ BROKEN: list[dict[str, Any]] = [
     {"minimum_holders": 0},
     {"minimum_holders": 3},
     {"minimum_people": 0},
+    {"dropouts_tolerated": -1},
+    {"dropouts_tolerated": 1},  # of two data holders: not more than three for each
+    {"minimum_holders": 1},  # a secure sum over one hides nothing
+    {"aggregation": Aggregation.MEDIAN},  # needs to see what the masks hide
+    {"aggregation": Aggregation.TRIMMED_MEAN, "trust": TrustModel.COORDINATOR_NOISE},
+    {"reason": ""},
+    {"reason": "x" * 501},
     {"most_people": 0},
     {"most_people": 100_000_001},
     {"not_before": AT, "ends": AT},
@@ -205,3 +217,30 @@ def test_other_lane_heads_make_another_run(left: dict[str, str], right: dict[str
     """A withdrawal moves a head, so no release made before it is mistaken for one made after."""
     signed = sign_plan(PLAN, KEY)
     assert (run_id(signed, left) == run_id(signed, right)) is (left == right)
+
+
+MANY = [RosterEntry(f"holder-{number}", bytes([number]) * 32) for number in range(1, 8)]
+
+
+@pytest.mark.parametrize(("dropouts", "fewest", "adds_up"), [(2, 7, True), (2, 6, False), (1, 4, True), (1, 3, False)])
+def test_more_than_three_data_holders_must_stay_for_each_drop_out(dropouts: int, fewest: int, adds_up: bool) -> None:
+    """Otherwise half could be told that one left and the other half that it stayed, and it would be unmasked."""
+    plan = msgspec.structs.replace(PLAN, roster=MANY, dropouts_tolerated=dropouts, minimum_holders=fewest)
+    if adds_up:
+        assert read_plan(sign_plan(plan, KEY), KEY.public) == plan
+    else:
+        with pytest.raises(MalformedError, match="drop-out"):
+            sign_plan(plan, KEY)
+
+
+@pytest.mark.parametrize("aggregation", Aggregation)
+def test_visible_updates_may_be_aggregated_in_every_way(aggregation: Aggregation) -> None:
+    plan = msgspec.structs.replace(PLAN, trust=TrustModel.HOLDER_NOISE, aggregation=aggregation, minimum_holders=1)
+    assert read_plan(sign_plan(plan, KEY), KEY.public) == plan
+
+
+def test_a_plan_for_another_schema_has_no_recipe_here() -> None:
+    plan = msgspec.structs.replace(PLAN, schema_digest="0" * 64)
+    with pytest.raises(RefusalError) as caught:
+        recipe_of(plan, Encoder(SCHEMA))
+    assert caught.value.code is RefusalCode.SCHEMA

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,8 +10,10 @@ import msgspec
 import pytest
 
 from experiments.federation import Federation
+from federated.encoder import Encoder
 from federated.files import write_whole
 from federated.scorecard import Scorecard
+from federated.trust import TrustModel, told
 from privacy.consent.signing import PayloadType, verify
 from privacy.errors import MalformedError, RefusalCode, RefusalError, TamperingError
 from server import bundle as bundle_module
@@ -29,10 +32,15 @@ def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[Federation, Outcome]:
     return ready.federation, outcome
 
 
+def publish(federation: Federation, outcome: Outcome, directory: Path) -> None:
+    encoder = Encoder(federation.data.schema)
+    write_bundle(outcome, federation.coordinator_key, directory, encoder=encoder, excludes=EXCLUDES)
+
+
 @pytest.fixture
 def bundle(ran: tuple[Federation, Outcome], tmp_path: Path) -> Path:
     federation, outcome = ran
-    write_bundle(outcome, federation.coordinator_key, tmp_path, excludes=EXCLUDES)
+    publish(federation, outcome, tmp_path)
     return tmp_path
 
 
@@ -53,7 +61,7 @@ def test_every_file_is_under_one_signature(ran: tuple[Federation, Outcome], bund
 def test_the_same_run_gives_the_same_bytes(ran: tuple[Federation, Outcome], bundle: Path, tmp_path: Path) -> None:
     again = tmp_path / "again"
     again.mkdir()
-    write_bundle(ran[1], ran[0].coordinator_key, again, excludes=EXCLUDES)
+    publish(*ran, again)
     names = sorted(path.name for path in again.iterdir())
     assert len(names) >= 7
     assert all((again / name).read_bytes() == (bundle / name).read_bytes() for name in names)
@@ -65,13 +73,17 @@ def test_what_it_promises_is_what_the_plan_said(ran: tuple[Federation, Outcome],
     assert (privacy["epsilon"], privacy["delta"], privacy["unit"]) == (terms.epsilon, terms.delta, "person")
     assert privacy["excludes"] == list(EXCLUDES)
     assert privacy["accountant"] == "exact Gaussian DP"
-    assert privacy["trust_model"].endswith("are real and add their parts of the noise.")
+    assert privacy["adjacency"] == "add or remove one person"
+    assert (privacy["trust"], privacy["trust_model"]) == ("shared_noise", told(TrustModel.SHARED_NOISE))
+    assert (privacy["aggregation"], privacy["dropouts_tolerated"]) == ("sum", 0)
+    assert (privacy["recipe"], privacy["reason_for_recipe"]) == ("fixed_hessian", ran[1].plan.reason)
+    assert privacy["reason_for_recipe"]
     assert privacy["not_private"] is True  # its noise came from a seed
     assert json.loads((bundle / MANIFEST).read_bytes())["not_private"] is True
     no_seed = replace(ran[1], plan=msgspec.structs.replace(ran[1].plan, seed=None))
     other = bundle / "other"
     other.mkdir()
-    write_bundle(no_seed, ran[0].coordinator_key, other, excludes=())
+    publish(ran[0], no_seed, other)
     assert json.loads((other / "privacy.json").read_bytes())["not_private"] is False
 
 
@@ -91,7 +103,10 @@ def test_parity_vectors_hold_for_somebody_who_only_adds_up(bundle: Path) -> None
 def test_the_figures_come_from_the_released_histogram(ran: tuple[Federation, Outcome], bundle: Path) -> None:
     released = ran[1].released
     assert released is not None
-    histogram = json.loads((bundle / "metrics.json").read_bytes())["histogram"]
+    metrics = json.loads((bundle / "metrics.json").read_bytes())
+    histogram = metrics["histogram"]
+    # Sensitivity over mu, at epsilon 1 and delta 1e-5 (mu 0.2681): nobody may drop out here, so there is no more noise.
+    assert metrics["noise_standard_deviation_of_each_count"] == pytest.approx(math.sqrt(1.02) / 0.2681, rel=1e-3)
     assert histogram["goods"] == pytest.approx(released.goods.tolist(), abs=1e-6)
     assert Scorecard.from_json((bundle / "scorecard.json").read_bytes()) == ran[1].scorecard
 
@@ -107,7 +122,7 @@ def test_nothing_in_it_names_a_person_a_lane_or_a_run(ran: tuple[Federation, Out
 
 def test_without_a_scorecard_there_is_nothing_to_publish(ran: tuple[Federation, Outcome], tmp_path: Path) -> None:
     with pytest.raises(MalformedError, match="scorecard"):
-        write_bundle(replace(ran[1], scorecard=None), ran[0].coordinator_key, tmp_path, excludes=())
+        publish(ran[0], replace(ran[1], scorecard=None), tmp_path)
     assert list(tmp_path.iterdir()) == []
 
 
@@ -122,5 +137,5 @@ def test_a_bundle_cut_short_has_no_signature(
 
     monkeypatch.setattr(bundle_module, "write_whole", full)
     with pytest.raises(RefusalError):
-        write_bundle(ran[1], ran[0].coordinator_key, tmp_path, excludes=())
+        publish(*ran, tmp_path)
     assert not (tmp_path / SIGNATURE).exists()

@@ -9,9 +9,10 @@ from sklearn.linear_model import LogisticRegression
 from experiments.plans import SCALE
 from federated.metrics import ScoreHistogram
 from federated.model import LinearModel, probability_of
-from server.calibration import AS_TRAINED, Calibration, calibration_from
+from server.calibration import AS_TRAINED, BaseRate, Calibration, calibration_from
 
 EDGES = np.linspace(300, 851, 45)
+UNKNOWN = BaseRate(0.0, 0.0, 0.0)  # so that the level is the histogram's own
 COARSE_MIDDLES = (EDGES[:-1:4] + EDGES[4::4]) / 2
 
 
@@ -26,7 +27,7 @@ def _released(intercept: float, slope: float, people: float = 10_000.0) -> Score
 
 @given(intercept=st.floats(-1, 1), slope=st.floats(0.4, 2.5))
 def test_what_was_wrong_is_found_exactly_where_there_is_no_noise(intercept: float, slope: float) -> None:
-    found = calibration_from(_released(intercept, slope), SCALE)
+    found = calibration_from(_released(intercept, slope), SCALE, UNKNOWN, deviation=0.0)
     assert (found.intercept, found.slope) == pytest.approx((intercept, slope), abs=1e-6)
 
 
@@ -39,7 +40,7 @@ def test_it_agrees_with_an_unpenalised_logistic_regression_on_the_same_counts() 
     outcomes = np.tile([0, 1], len(COARSE_MIDDLES))
     counts = np.maximum(np.column_stack([coarse.goods, coarse.bads]).ravel(), 0)
     judge = LogisticRegression(C=1e12, tol=1e-10, max_iter=1000).fit(rows, outcomes, sample_weight=counts)
-    found = calibration_from(noisy, SCALE)
+    found = calibration_from(noisy, SCALE, UNKNOWN, deviation=4.0)
     assert (found.intercept, found.slope) == pytest.approx((judge.intercept_[0], judge.coef_[0, 0]), abs=1e-4)
 
 
@@ -61,4 +62,4 @@ def test_the_histogram_keeps_its_people_and_its_ranking_figures() -> None:
 @pytest.mark.parametrize(("goods", "bads"), [(1.0, 1.0), (1000.0, -5.0), (-800.0, 1000.0), (1000.0, 1000.0)])
 def test_counts_that_say_too_little_change_nothing(goods: float, bads: float) -> None:
     released = ScoreHistogram(EDGES, np.full(44, goods / 44), np.full(44, bads / 44))
-    assert calibration_from(released, SCALE) == AS_TRAINED
+    assert calibration_from(released, SCALE, UNKNOWN, deviation=0.0) == AS_TRAINED

@@ -3,13 +3,16 @@
 import json
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pytest
 
+from clients.audit.run_record import read_run_record
 from federated.files import write_whole
 from federated.model import LinearModel
 from federated.recipes.base import RecipeName
 from federated.scorecard import Scorecard
+from federated.trust import TrustModel
 from privacy.consent.signing import SigningKey
 from privacy.errors import FedcreditError, MalformedError, TamperingError
 from server import coordinator as coordinator_module
@@ -29,6 +32,27 @@ def test_a_run_leaves_its_model_scorecard_and_record(ready: Ready) -> None:
     assert (record["run"], record["plan"], record["holders"]) == (outcome.run, outcome.plan_digest, list(HOLDERS))
     assert len(record["releases"]) == 5
     assert outcome.plan.recipe["name"] == RecipeName.FIXED_HESSIAN
+    assert (outcome.trust, outcome.reason) == (TrustModel.SHARED_NOISE, "Asked for by name.")
+    assert [set(left_out) for left_out in outcome.left_out.values()] == [set()] * 5
+
+
+def test_the_record_is_what_an_auditor_reads(ready: Ready) -> None:
+    outcome = ready.run()
+    record = read_run_record(ready.federation.coordinator_directory / "runs" / outcome.run / "run.json")
+    for release, recorded in zip(outcome.releases, record.releases, strict=True):
+        assert recorded.updates.keys() == release.updates.keys() == set(HOLDERS)
+        for holder, update in release.updates.items():
+            found = recorded.updates[holder]
+            assert (found.commitment, found.signature) == (update.commitment.hex(), update.signature.hex())
+            assert (found.ledger, found.ledger_size) == (update.ledger.digest.hex(), update.ledger.size)
+
+
+def test_the_next_run_begins_with_the_last_marks_of_everybodys_ledger(ready: Ready) -> None:
+    directory = ready.federation.coordinator_directory
+    assert Coordinator(directory).opening.ledgers == {}
+    outcome = ready.run()
+    last = outcome.releases[-1].updates
+    assert Coordinator(directory).opening.ledgers == {holder: update.ledger for holder, update in last.items()}
 
 
 def test_nothing_the_coordinator_keeps_names_a_person(ready: Ready) -> None:
@@ -71,6 +95,7 @@ def test_a_crash_while_writing_leaves_no_run_that_looks_whole(ready: Ready, monk
         ("plan.json", b"\xff\xfe", MalformedError),
         ("checkpoints.json", b"[]", MalformedError),
         ("schema.toml", b"title = 'broken", MalformedError),
+        ("ledgers.json", b"[]", MalformedError),
     ],
 )
 def test_a_broken_file_is_told_and_left_as_it_is(
@@ -89,6 +114,29 @@ def test_a_missing_file_is_told(ready: Ready, name: str) -> None:
     (ready.federation.coordinator_directory / name).unlink()
     with pytest.raises(FedcreditError):
         Coordinator(ready.federation.coordinator_directory)
+
+
+@pytest.mark.parametrize(
+    ("terms", "said"),
+    [
+        ({"recipe": {"epsilon": 1e-9}, "privacy": {"epsilon": 1e-9}}, "training rounds.*not covered"),
+        ({"recipe": {}, "privacy": {"measurement_epsilon": 1e-9}}, "measurement.*not covered"),
+    ],
+)
+def test_a_plan_that_does_not_add_up_is_refused_before_any_letter(
+    ready: Ready, terms: dict[str, dict[str, object]], said: str
+) -> None:
+    directory = ready.federation.coordinator_directory
+    plan = Coordinator(directory).plan
+    ready.federation.write_plan(
+        msgspec.structs.replace(
+            plan,
+            recipe={**plan.recipe, **terms["recipe"]},
+            privacy=msgspec.structs.replace(plan.privacy, **terms["privacy"]),
+        )
+    )
+    with pytest.raises(MalformedError, match=said):
+        Coordinator(directory)
 
 
 def test_a_changed_plan_is_tampering(ready: Ready) -> None:

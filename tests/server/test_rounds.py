@@ -1,191 +1,231 @@
-"""The coordinator's run: it takes nothing unsigned, sees sums only, and says who left and why."""
+"""The coordinator's run with real data holders: whoever fails in any step, the others have a model, and it is said."""
 
-from collections.abc import Callable, Mapping
+import copy
+import shutil
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 from functools import partial
+from pathlib import Path
 
 import msgspec
-import numpy as np
 import pytest
-from numpy.typing import NDArray
 
+from clients.audit.run_record import RunRecord, read_run_record
+from experiments.federation import Federation
 from experiments.session import DEADLINE_S, Session
 from federated.channel import Act, Channel
-from federated.messages import Joined, Letter, Refused, ScoreAnswers, Update
+from federated.messages import Letter, Refused, ScoreAnswers
 from federated.model import LinearModel
-from privacy.consent.signing import PayloadType, SigningKey
-from privacy.errors import FedcreditError, MalformedError, RefusalCode, RefusalError, TamperingError
+from federated.trust import Aggregation, TrustModel
+from privacy.errors import MalformedError, RefusalCode, RefusalError
+from server.answers import SILENT, Absence, told
 from server.coordinator import Coordinator, Outcome
+from server.memory import LedgerMarks
 from server.relay import relay_scores
-from server.rounds import _told, no_progress
-from tests.ready import ASTER, BIRCH, HOLDERS, Ready
+from server.rounds import no_progress
+from tests.ready import AT, Ready
+from tests.server.table import step_of
+from tests.small_federation import small_federation
 
+HOLDERS = ("aster-bank", "birch-telecom", "cedar-power", "dahlia-stores")
 Change = Callable[[Letter], Letter | None]
+STEPS = 5  # releases of the small federation: centre, curvature, two gradients, measurement
 
 
 class Meddling:
-    """A channel on which answers of one act are changed, or lost, on their way."""
+    """A channel on which answers in given steps, by node, are changed or lost on their way."""
 
-    def __init__(self, channel: Channel, act: Act, changes: Mapping[int, Change], *, from_question: int = 1) -> None:
-        self.channel, self.act, self.changes, self.wait = channel, act, changes, from_question
+    def __init__(self, channel: Channel, changes: Mapping[tuple[str, int], Change]) -> None:
+        self.channel, self.changes = channel, changes
 
     def nodes(self) -> list[int]:
         return self.channel.nodes()
 
     def ask(self, letters: Mapping[int, Letter], *, act: Act, deadline_s: float) -> dict[int, Letter]:
         answers = self.channel.ask(letters, act=act, deadline_s=deadline_s)
-        if act is not self.act:
-            return answers
-        self.wait -= 1
-        if self.wait > 0:
-            return answers
         changed = {
-            node: self.changes[node](letter) if node in self.changes else letter for node, letter in answers.items()
+            node: self.changes.get((step_of(letters[node].header, last=STEPS), node), kept)(letter)
+            for node, letter in answers.items()
         }
         return {node: letter for node, letter in changed.items() if letter is not None}
 
 
-def run(session: Session, ready: Ready, act: Act, changes: Mapping[str, Change], *, from_question: int = 1) -> Outcome:
-    by_node = {session.nodes[name]: change for name, change in changes.items()}
-    channel = Meddling(session.channel, act, by_node, from_question=from_question)
-    return Coordinator(ready.federation.coordinator_directory).run(channel, no_progress, deadline_s=DEADLINE_S)
+def kept(letter: Letter) -> Letter:
+    return letter
 
 
 def silent(letter: Letter) -> None:
     return None
 
 
-def refusing(name: str, code: RefusalCode = RefusalCode.BUDGET) -> Change:
+def refusing(name: str, code: RefusalCode) -> Change:
     return lambda _: Letter(Refused(name, code))
 
 
-def bit_flipped(letter: Letter) -> Letter:
-    words = np.array(letter.arrays["masked"])
-    words[0] ^= np.uint64(1)
-    return Letter(letter.header, {"masked": words})
+def run(session: Session, ready: Ready, changes: Mapping[tuple[str, str], Change]) -> Outcome:
+    by_node = {(step, session.nodes[name]): change for (step, name), change in changes.items()}
+    channel = Meddling(session.channel, by_node)
+    return Coordinator(ready.federation.coordinator_directory).run(channel, no_progress, deadline_s=DEADLINE_S)
 
 
-def cut(letter: Letter) -> Letter:
-    return Letter(letter.header, {"masked": letter.arrays["masked"][:-1]})
+ASTER, BIRCH, CEDAR, DAHLIA = HOLDERS
 
 
-def floats(letter: Letter) -> Letter:
-    return Letter(letter.header, {"masked": letter.arrays["masked"].astype(np.float64)})
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Federation:
+    federation, registry = small_federation(
+        tmp_path_factory.mktemp("rounds") / "federation", holders=4, at=AT, everybody_agrees=True
+    )
+    registry.close()
+    return federation
 
 
-def header_changed(letter: Letter, **changes: object) -> Letter:
-    assert isinstance(letter.header, Update | Joined)
-    return Letter(msgspec.structs.replace(letter.header, **changes), letter.arrays)
+@pytest.fixture
+def four(template: Federation, tmp_path: Path) -> Iterator[Ready]:
+    """Four data holders, of whom one may drop out of each step."""
+    shutil.copytree(template.directory, tmp_path / "federation")
+    federation = copy.copy(template)
+    federation.directory = tmp_path / "federation"
+    made = Ready(federation, federation.open_registry())
+    yield made
+    made.registry.close()
 
 
-def no_model_of(ready: Ready) -> bool:
-    return not list(ready.federation.coordinator_directory.glob("runs/*"))
+def record_of(ready: Ready, outcome: Outcome) -> RunRecord:
+    """The run's record as whoever audits it reads it."""
+    return read_run_record(ready.federation.coordinator_directory / "runs" / outcome.run / "run.json")
 
 
-MEDDLING: dict[str, Change] = {
-    "silence": silent,
-    "a flipped bit": bit_flipped,
-    "a word less": cut,
-    "other numbers": floats,
-    "no numbers": lambda letter: Letter(letter.header),
-    "another commitment": lambda letter: header_changed(letter, commitment=bytes(32)),
-    "another's name": lambda letter: header_changed(letter, holder=BIRCH),
-    "another release": lambda letter: header_changed(letter, release="0" * 32 + "/1"),
-    "no signature": lambda letter: header_changed(letter, signature=bytes(64)),
-    "something else": lambda _: Letter(ScoreAnswers(ASTER, [])),
-    "a refusal": refusing(ASTER, RefusalCode.LANE),
-}
+def charges(session: Session) -> dict[str, int]:
+    return {name: len(holder.ledger.releases()) for name, holder in session.holders.items()}
 
 
-@pytest.mark.parametrize(("act", "question"), [(Act.TRAIN, 1), (Act.TRAIN, 3), (Act.EVALUATE, 1)])
-def test_whatever_one_holder_sends_wrong_ends_the_run_with_its_name_and_without_a_model(
-    ready: Ready, act: Act, question: int
-) -> None:
-    with ready.session() as session:
-        for what, change in MEDDLING.items():
-            with pytest.raises(RefusalError, match=ASTER) as caught:
-                run(session, ready, act, {ASTER: change}, from_question=question)
-            if what == "a refusal":
-                assert caught.value.code is RefusalCode.LANE
-                assert "lane" in str(caught.value)
-        assert no_model_of(ready)
-        # Releases that were made are repeated: the same plan run again ends well, and charges nobody twice.
-        charged = {name: len(holder.ledger.releases()) for name, holder in session.holders.items()}
-        outcome = run(session, ready, act, {})
-        assert len(outcome.releases) == 5
-        assert set(charged.values()) <= {question if act is Act.TRAIN else 5}
-        assert {len(holder.ledger.releases()) for holder in session.holders.values()} == {5}
+def planned(ready: Ready, **terms: object) -> None:
+    """The same plan with some other terms."""
+    plan = Coordinator(ready.federation.coordinator_directory).plan
+    ready.federation.write_plan(msgspec.structs.replace(plan, **terms))
 
 
-def test_silence_at_the_opening_leaves_a_smaller_cohort(ready: Ready) -> None:
-    with ready.session() as session:
-        outcome = run(session, ready, Act.QUERY, {ASTER: silent})
-    assert set(outcome.holders) == {BIRCH, HOLDERS[2]}
+@pytest.mark.parametrize("stage", [1, 3, STEPS])
+def test_a_data_holder_whose_update_is_lost_is_left_out_of_that_sum_and_charged_once(four: Ready, stage: int) -> None:
+    with four.session() as session:
+        outcome = run(session, four, {(f"update {stage}", BIRCH): silent})
+        assert charges(session) == dict.fromkeys(HOLDERS, STEPS)
     assert isinstance(outcome.model, LinearModel)
+    assert outcome.holders == HOLDERS
+    assert list(outcome.left_out.values()) == [
+        {BIRCH: SILENT.reason} if number == stage else {} for number in range(1, STEPS + 1)
+    ]
+    record = record_of(four, outcome)
+    assert [release.left_out for release in record.releases] == list(outcome.left_out.values())
+    assert record.refused == {}
 
 
-def test_too_few_joining_is_a_refusal_that_names_holders_and_codes(ready: Ready) -> None:
-    changes = {ASTER: refusing(ASTER), BIRCH: refusing(BIRCH, RefusalCode.POLICY)}
-    with ready.session() as session, pytest.raises(RefusalError) as caught:
-        run(session, ready, Act.QUERY, changes)
-    assert f"{ASTER}: budget, {BIRCH}: policy" in str(caught.value)
-    with ready.session() as session, pytest.raises(RefusalError, match="silence"):
-        run(session, ready, Act.QUERY, dict.fromkeys(HOLDERS, silent))
-    assert no_model_of(ready)
-    for name in HOLDERS:
-        with ready.holder(name) as holder:
-            assert holder.ledger.releases() == ()
+@pytest.mark.parametrize("stage", [1, STEPS])
+def test_a_data_holder_that_leaves_before_unmasking_is_in_the_sum(four: Ready, stage: int) -> None:
+    with four.session() as session:
+        whole = run(session, four, {})
+    shutil.rmtree(four.federation.coordinator_directory / "begun")
+    with four.session() as session:
+        # Repeated to the bit: what was released once is all there is.
+        outcome = run(session, four, {(f"unmasking {stage}", CEDAR): silent})
+        assert charges(session) == dict.fromkeys(HOLDERS, STEPS)
+    assert outcome.left_out == {release.name: {} for release in outcome.releases}
+    assert outcome.releases[stage - 1].unhelpful == {CEDAR: SILENT.reason}
+    assert [release.unhelpful for release in record_of(four, outcome).releases][stage - 1] == {CEDAR: SILENT.reason}
+    assert isinstance(whole.model, LinearModel)
+    assert isinstance(outcome.model, LinearModel)
+    assert outcome.model.coefficients.tolist() == whole.model.coefficients.tolist()
 
 
-def other_key(letter: Letter) -> Letter:
-    """A mask key put in by somebody who can sign, but not as the data holder."""
-    assert isinstance(letter.header, Joined)
-    thief = SigningKey.from_seed(bytes(32))
-    key = msgspec.structs.replace(letter.header.mask_key, signature=thief.sign(PayloadType.MASK_KEY, b"anything"))
-    return header_changed(letter, mask_key=key)
+def test_a_data_holder_that_does_not_deal_is_in_no_sum(four: Ready) -> None:
+    with four.session() as session:
+        outcome = run(session, four, {("dealing", DAHLIA): silent})
+        assert charges(session) == {**dict.fromkeys(HOLDERS, STEPS), DAHLIA: 0}
+    assert outcome.holders == (ASTER, BIRCH, CEDAR)
+    assert outcome.refused == {DAHLIA: SILENT.reason}
+    assert record_of(four, outcome).refused == {DAHLIA: SILENT.reason}
+
+
+def test_below_the_threshold_there_is_no_model_and_the_same_plan_again_ends_well(four: Ready) -> None:
+    changes = {("update 3", ASTER): refusing(ASTER, RefusalCode.LANE), ("update 3", BIRCH): silent}
+    with four.session() as session:
+        with pytest.raises(RefusalError, match=rf"round 3.*{ASTER}: lane, {BIRCH}: no answer.*stays charged") as caught:
+            run(session, four, changes)
+        assert caught.value.code is RefusalCode.LANE
+        assert not list(four.federation.coordinator_directory.glob("runs/*"))
+        assert charges(session) == dict.fromkeys(HOLDERS, 3)
+    with four.session() as session:
+        outcome = run(session, four, {})
+        assert charges(session) == dict.fromkeys(HOLDERS, STEPS)
+    assert all(left_out == {} for left_out in outcome.left_out.values())
+
+
+def test_who_was_left_out_of_a_sum_stays_out_when_the_run_is_repeated(four: Ready) -> None:
+    with four.session() as session:
+        first = run(session, four, {("update 2", BIRCH): silent})
+    with four.session() as session:
+        again = run(session, four, {})
+    assert again.left_out[first.releases[1].name] == {BIRCH: "the run was begun without it"}
+    assert isinstance(first.model, LinearModel)
+    assert isinstance(again.model, LinearModel)
+    assert again.model.coefficients.tolist() == first.model.coefficients.tolist()
+
+
+def test_fewer_than_the_plan_needs_is_a_refusal_and_nobody_is_charged(four: Ready) -> None:
+    changes = {("opening", ASTER): refusing(ASTER, RefusalCode.BUDGET), ("opening", BIRCH): silent}
+    with four.session() as session:
+        with pytest.raises(RefusalError, match=f"{ASTER}: budget, {BIRCH}: no answer"):
+            run(session, four, changes)
+        assert charges(session) == dict.fromkeys(HOLDERS, 0)
+    assert not list(four.federation.coordinator_directory.glob("runs/*"))
 
 
 @pytest.mark.parametrize(
-    ("change", "error"),
+    ("trust", "aggregation"),
     [
-        (other_key, TamperingError),
-        (lambda letter: header_changed(letter, run="0" * 32), MalformedError),
-        (lambda letter: header_changed(letter, holder="stranger"), MalformedError),
-        (lambda letter: header_changed(letter, holder=BIRCH), TamperingError),
-        (lambda _: Letter(ScoreAnswers(ASTER, [])), MalformedError),
+        (TrustModel.COORDINATOR_NOISE, Aggregation.SUM),
+        (TrustModel.HOLDER_NOISE, Aggregation.SUM),
+        (TrustModel.HOLDER_NOISE, Aggregation.TRIMMED_MEAN),
+        (TrustModel.HOLDER_NOISE, Aggregation.MEDIAN),
     ],
 )
-def test_an_opening_answered_wrong_is_noticed(ready: Ready, change: Change, error: type[FedcreditError]) -> None:
-    with ready.session() as session, pytest.raises(error):
-        run(session, ready, Act.QUERY, {ASTER: change})
-    assert no_model_of(ready)
+def test_every_trust_model_gives_a_model_and_loses_nobody_for_long(
+    four: Ready, trust: TrustModel, aggregation: Aggregation
+) -> None:
+    planned(four, trust=trust, aggregation=aggregation, minimum_holders=4 if trust.is_masked else 3)
+    with four.session() as session:
+        outcome = run(session, four, {("update 4", CEDAR): silent})
+    assert (outcome.trust, outcome.holders) == (trust, HOLDERS)
+    assert [set(left_out) for left_out in outcome.left_out.values()] == [set(), set(), set(), {CEDAR}, set()]
+    assert isinstance(outcome.model, LinearModel)
 
 
-def test_the_coordinator_sees_no_single_update(ready: Ready) -> None:
-    """What travels is uniform to the eye: about half the bits of a masked vector are set, whoever sends it."""
-    seen: list[NDArray[np.uint64]] = []
+def test_a_data_holder_restored_from_a_backup_is_left_out_of_the_next_run(four: Ready, tmp_path: Path) -> None:
+    shutil.copytree(four.home(ASTER), tmp_path / "backup")
+    with four.session() as session:
+        run(session, four, {})
+    assert LedgerMarks(four.federation.coordinator_directory).of(HOLDERS).keys() == set(HOLDERS)
+    # All that it keeps is as it was: nothing of its own could tell it that it has forgotten a run.
+    shutil.rmtree(four.home(ASTER))
+    shutil.copytree(tmp_path / "backup", four.home(ASTER))
+    planned(four, name="another", dropouts_tolerated=0, minimum_holders=3)
+    with four.session() as session:
+        outcome = run(session, four, {})
+        assert charges(session) == {**dict.fromkeys(HOLDERS, 2 * STEPS), ASTER: 0}
+    assert outcome.refused == {ASTER: "integrity"}
+    assert outcome.holders == (BIRCH, CEDAR, DAHLIA)
 
-    def look(letter: Letter) -> Letter:
-        seen.append(np.array(letter.arrays["masked"]))
-        return letter
 
-    with ready.session() as session:
-        run(session, ready, Act.TRAIN, dict.fromkeys(HOLDERS, look))
-    bits = np.unpackbits(np.concatenate(seen).view(np.uint8))
-    assert len(bits) > 50_000
-    assert abs(bits.mean() - 0.5) < 5 * 0.5 / np.sqrt(len(bits))
-
-
-def test_scores_are_relayed_by_who_was_asked(ready: Ready) -> None:
-    with ready.session() as session:
-        card = run(session, ready, Act.TRAIN, {}).scorecard
+def test_scores_are_relayed_by_who_was_asked(four: Ready) -> None:
+    with four.session() as session:
+        card = run(session, four, {}).scorecard
         assert card is not None
         sealed = {ASTER: [b"unreadable"], BIRCH: [b"unreadable"] * 2}
 
         def relay(changes: Mapping[str, Change]) -> dict[str, list[bytes]]:
-            by_node = {session.nodes[name]: change for name, change in changes.items()}
-            channel = Meddling(session.channel, Act.QUERY, by_node)
-            return relay_scores(channel, session.nodes, card, sealed, deadline_s=DEADLINE_S)
+            by_node = {("scores", session.nodes[name]): change for name, change in changes.items()}
+            return relay_scores(Meddling(session.channel, by_node), session.nodes, card, sealed, deadline_s=DEADLINE_S)
 
         assert {name: len(answers) for name, answers in relay({}).items()} == {ASTER: 1, BIRCH: 2}
         assert relay({ASTER: silent}).keys() == {BIRCH}
@@ -196,8 +236,8 @@ def test_scores_are_relayed_by_who_was_asked(ready: Ready) -> None:
                 relay({ASTER: partial(replace, header=lie)})
 
 
-def test_of_many_refusals_the_first_few_are_named() -> None:
-    told = _told({f"holder-{k:02}": RefusalCode.COHORT for k in range(14)})
-    assert told.startswith("holder-00: cohort, holder-01: cohort")
-    assert told.endswith("holder-09: cohort and 4 more")
-    assert _told({}) == "silence"
+def test_of_many_absences_the_first_few_are_named() -> None:
+    said = told({f"holder-{k:02}": Absence("cohort", RefusalCode.COHORT) for k in range(14)})
+    assert said.startswith("holder-00: cohort, holder-01: cohort")
+    assert said.endswith("holder-09: cohort and 4 more")
+    assert told({}) == "nobody is missing"

@@ -41,7 +41,7 @@ def test_an_honest_run_adds_up_at_every_data_holder(ready: Ready) -> None:
         report = case_of(ready, outcome, name).audit()
         assert report.adds_up
         assert report.complaints() == []
-        agreeing = [len(ready.agreeing(name))] * 4 + [len(ready.agreeing(name, held_out=True))]
+        agreeing = [len(ready.agreeing(name))] * 4 + [len(ready.measured(name))]
         assert [release.subjects for release in report.releases] == agreeing
         assert [release.purpose.value for release in report.releases] == ["train"] * 4 + ["validate"]
         assert report.lane.links == len(ready.places(name)) + len(ready.places(name, held_out=True))
@@ -266,26 +266,27 @@ def test_another_salt_contradicts_the_commitment() -> None:
 
 
 def test_other_numbers_than_those_signed_are_told() -> None:
-    assert usual().found(at_stage(5, masked_sha256=b"x" * 32)) == only(5, SIGNED)
+    assert usual().found(at_stage(5, words_sha256=b"x" * 32)) == only(5, SIGNED)
+
+
+def without_release(number: int) -> Edit:
+    def edit(lines: Lines) -> Lines:
+        kept = [line for line in lines if not isinstance(line, ReleaseLine) or line.stage != number]
+        fewer = each(UsedLine, lambda line: changed(line, stages=tuple(s for s in line.stages if s != number)))
+        return fewer(kept)
+
+    return edit
 
 
 def test_a_release_that_is_not_opened_is_told() -> None:
-    case = usual()
-
-    def edit(lines: Lines) -> Lines:
-        kept = [line for line in lines if not isinstance(line, ReleaseLine) or line.stage != 3]
-        return each(UsedLine, lambda line: changed(line, stages=tuple(stage for stage in line.stages if stage != 3)))(
-            kept
-        )
-
-    assert case.found(edit) == only(3, "the data holder does not open it")
+    assert usual().found(without_release(3)) == only(3, "the data holder does not open it")
 
 
 # --- what a coordinator may change in run.json
 
 
-def record_changed(case: Case, change: Callable[[dict[str, Any]], None]) -> list[str]:
-    report = case.audit(record=read_run_record(case.rewritten_record(change)))
+def record_changed(case: Case, change: Callable[[dict[str, Any]], None], path: Path | None = None) -> list[str]:
+    report = case.audit(path, record=read_run_record(case.rewritten_record(change)))
     return [text.replace(case.outcome.run, "RUN") for text in report.complaints()]
 
 
@@ -310,9 +311,58 @@ def test_a_release_left_out_of_the_record_is_told() -> None:
     assert only(2, text)[0] in record_changed(usual(), lambda plain: plain["releases"][1]["updates"].pop(ASTER))
 
 
+@pytest.mark.parametrize("change", [{"ledger": "ab" * 32}, {"ledger_size": 1}])
+def test_a_ledger_mark_that_the_coordinator_made_up_is_told_as_not_signed(change: dict[str, object]) -> None:
+    def edit(plain: dict[str, Any]) -> None:
+        plain["releases"][3]["updates"][ASTER].update(change)
+
+    assert record_changed(usual(), edit) == only(4, SIGNED)
+
+
+def left_out_of(stage: int, reason: str = "late") -> Callable[[dict[str, Any]], None]:
+    """The coordinator says that it did without this data holder in one release."""
+
+    def change(plain: dict[str, Any]) -> None:
+        release = plain["releases"][stage - 1]
+        del release["updates"][ASTER]
+        release["left_out"] = {ASTER: reason}
+
+    return change
+
+
+def test_a_release_that_was_charged_and_left_out_of_the_sum_adds_up_and_is_named() -> None:
+    case = usual()
+    record = read_run_record(case.rewritten_record(left_out_of(2)))
+    report = case.audit(record=record)
+    assert report.complaints() == []
+    assert [release.left_out for release in report.releases] == [None, "late", None, None, None]
+    assert "subjects used; left out of the sum (late)" in report.text()
+    assert report.to_json()["releases"][1]["left_out"] == "late"
+    # It may also have made nothing there; then nothing is shown of it.
+    without = case.forged(without_release(2))
+    assert case.audit(without, record=record).complaints() == []
+    assert case.audit(without).complaints() != []
+
+
+def test_who_was_charged_in_a_release_that_was_left_out_must_have_agreed_all_the_same() -> None:
+    case = usual()
+    victim = used_at(case)
+    total = case.audit().releases[1].subjects
+    unlinked = case.forged(each(LinkLine, lambda line: None if line.handle == victim else line))
+    found = record_changed(case, left_out_of(2), unlinked)
+    assert len(found) == 4
+    assert found[1] == only(2, f"1 of {total} subjects used are not linked, so nobody can say that they agreed")[0]
+
+
 @pytest.mark.parametrize(
     ("change", "family"),
     [
+        (lambda plain: plain["releases"][0]["left_out"].update({ASTER: "late"}), MalformedError),
+        (lambda plain: plain["releases"][0].pop("left_out"), MalformedError),
+        (lambda plain: plain["releases"][0].update(left_out=[]), MalformedError),
+        (lambda plain: plain["releases"][0]["updates"][ASTER].pop("ledger"), MalformedError),
+        (lambda plain: plain["releases"][0]["updates"][ASTER].update(ledger_size=0), MalformedError),
+        (lambda plain: plain["releases"][0]["updates"][ASTER].update(ledger="AB" * 32), MalformedError),
         (lambda plain: plain.update(run="0" * 32), RefusalError),
         (lambda plain: plain["holders"].remove(ASTER), RefusalError),
         (lambda plain: plain.update(plan="0" * 64), TamperingError),

@@ -13,6 +13,7 @@ from clients.wallet.wallet import HolderAddress, SealedRecord, Wallet
 from experiments.people import Attitude
 from experiments.wishes import records_of
 from federated.recipes.base import RecipeName
+from federated.trust import TrustModel
 from privacy.consent.lane import Head, write_checkpoint
 from privacy.consent.merkle import leaf_hash, root_of
 from privacy.consent.sealing import LaneKey
@@ -38,6 +39,7 @@ SETTINGS = HolderSettings(
         coordinator="open-scoring",
         coordinator_key="00" * 32,
         recipes=[RecipeName.FIXED_HESSIAN],
+        trust_models=[TrustModel.SHARED_NOISE],
         largest_epsilon=1.0,
         largest_delta=1e-5,
         peers={},

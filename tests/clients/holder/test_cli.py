@@ -317,6 +317,7 @@ BROKEN: dict[str, tuple[Callable[[Scene], None], int, str]] = {
 COMMANDS: dict[str, tuple[object, ...]] = {
     "publish-keys": (), "link": ("KD-4711", "--out", "{tmp}/offer.json"), "sync": (), "consents": (),
     "rotate": (), "erase": ("KD-4711",), "take": ("{tmp}/direct.bin",), "side-door": ("--port", "0"),
+    "ledger": (),
 }  # fmt: skip
 
 

@@ -4,13 +4,14 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from clients.holder.doubt import Doubt
 from clients.holder.lane import LaneCopy
 from clients.holder.node import Holder
 from clients.registry_client import RegistryClient
-from federated.messages import Joined, Letter, Opening, ScoreRequests, Update
+from federated.messages import Joined, Letter, ScoreRequests, Update
 from privacy.consent.lane import Head, read_checkpoint
 from privacy.consent.merkle import EMPTY_ROOT
 from privacy.consent.record import Purpose
@@ -181,8 +182,8 @@ def test_a_run_pinned_to_a_newer_head_than_the_last_sync_is_joined_after_another
         before = holder.lane.head
         ready.registry.append(ASTER, [joiner])
         opening = ready.opening()
-        newest = Opening(
-            opening.plan, opening.plan_signature, {**opening.checkpoints, ASTER: ready.registry.checkpoint(ASTER)}
+        newest = msgspec.structs.replace(
+            opening, checkpoints={**opening.checkpoints, ASTER: ready.registry.checkpoint(ASTER)}
         )
         assert isinstance(holder.answer(Letter(newest), at=AT).header, Joined)
         assert source.asked == 1
@@ -198,7 +199,7 @@ def test_a_run_pinned_to_another_history_is_refused(ready: Ready, source: Source
         source.lie = Head(size, bytes(32))
         other = {**opening.checkpoints, ASTER: source.checkpoint(ASTER)}
         with ready.holder() as holder:
-            forged = Opening(opening.plan, opening.plan_signature, other)
+            forged = msgspec.structs.replace(opening, checkpoints=other)
             assert code_of(holder.answer(Letter(forged), at=AT)) == "integrity"
 
 

@@ -16,10 +16,10 @@ from experiments.people import Attitude
 from experiments.wishes import DAY_S
 from federated.schema_toml import load_schema
 from federated.table import read_table
-from privacy.accounting import mu_of
 from privacy.consent.gate import GatePolicy
 from privacy.consent.projection import ALLOW, Projection
 from privacy.consent.record import Purpose
+from privacy.discrete import mu_on_grid as mu_of
 from privacy.errors import MalformedError, RefusalCode, RefusalError
 from server.coordinator import Coordinator
 from tests.ready import ASTER, AT, Ready, agreement

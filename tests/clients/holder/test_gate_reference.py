@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clients.holder.gate import Question, decide_all
-from privacy.accounting import mu_of
 from privacy.consent.budget import aggregation_share, allowance_mu_squared
 from privacy.consent.canonical import base64url
 from privacy.consent.gate import Allow, GatePolicy, Interval, decide
@@ -18,6 +17,7 @@ from privacy.consent.merkle import EMPTY_ROOT
 from privacy.consent.projection import ALLOW, REASON_CODES, Projection
 from privacy.consent.record import ConsentRecord, Grant, Purpose, Signer, Terms, TrainingBudget
 from privacy.consent.view import Conflict, LaneView
+from privacy.discrete import mu_on_grid
 
 AT = 1_793_491_200
 DAY_S = 86_400
@@ -91,7 +91,7 @@ def one_by_one(
 ) -> tuple[float, float] | str:
     """What `handle` is allowed, share and allowance, or why not: the design's rule read aloud."""
     epsilon = plan.privacy.measurement_epsilon if purpose is Purpose.VALIDATE else plan.privacy.epsilon
-    plan_mu = mu_of(epsilon, plan.privacy.delta)
+    plan_mu = mu_on_grid(epsilon, plan.privacy.delta)
     share = allowance = math.inf
     for view in views:
         decision = decide(

@@ -27,15 +27,15 @@ def test_saved_keys_come_back_and_only_their_owner_reads_them(tmp_path: Path) ->
     assert {stat.S_IMODE(file.stat().st_mode) for file in files} == {0o600}
 
 
-def test_a_restarted_node_has_the_same_mask_key_and_salt_and_no_two_uses_share_one(tmp_path: Path) -> None:
+def test_a_restarted_node_has_the_same_secret_and_salt_and_no_two_uses_share_one(tmp_path: Path) -> None:
     KEYS.save(tmp_path)
     loaded = HolderKeys.load(tmp_path)
-    assert loaded.mask_key("run").to_bytes() == KEYS.mask_key("run").to_bytes()
+    assert loaded.sum_secret("run") == KEYS.sum_secret("run")
     assert loaded.round_salt("run/1") == KEYS.round_salt("run/1")
     secrets = {
         KEYS.identity.seed,
-        KEYS.mask_key("run").to_bytes(),
-        KEYS.mask_key("other").to_bytes(),
+        KEYS.sum_secret("run"),
+        KEYS.sum_secret("other"),
         KEYS.round_salt("run"),
         KEYS.round_salt("run/1"),
         KEYS.round_salt("run/2"),

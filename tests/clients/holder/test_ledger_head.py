@@ -83,9 +83,9 @@ def scene(ready: Ready, tmp_path: Path) -> Scene:
 
 
 def same(one: Letter, other: Letter) -> bool:
-    return (encode_header(one.header), one.arrays["masked"].tobytes()) == (
+    return (encode_header(one.header), one.arrays["words"].tobytes()) == (
         encode_header(other.header),
-        other.arrays["masked"].tobytes(),
+        other.arrays["words"].tobytes(),
     )
 
 

@@ -11,13 +11,13 @@ import msgspec
 import numpy as np
 import pytest
 
-from clients.holder import node as node_module
+from clients.holder import permits
 from clients.holder.node import Holder
 from experiments.people import Attitude
 from experiments.plans import HOUR_S
 from experiments.session import DEADLINE_S
 from federated.channel import Act
-from federated.messages import Instruction, Joined, Letter, Measurement, Opening, Refused, Update
+from federated.messages import Instruction, Joined, LedgerMark, Letter, Measurement, Opening, Refused, Update
 from federated.model import LinearModel
 from federated.plan import TrainingPlan, sign_plan
 from federated.scorecard import Scorecard
@@ -47,7 +47,7 @@ def opening_of(ready: Ready, **changes: Any) -> Opening:
     coordinator = Coordinator(ready.federation.coordinator_directory)
     fields = msgspec.structs.asdict(coordinator.plan) | changes
     signed = sign_plan(TrainingPlan(**fields), coordinator.key)
-    return Opening(signed.payload, signed.signature, coordinator.checkpoints)
+    return Opening(signed.payload, signed.signature, coordinator.checkpoints, {})
 
 
 def answer(ready: Ready, opening: Opening, *, at: int = AT) -> Letter:
@@ -75,6 +75,8 @@ def test_a_lawful_opening_is_joined(ready: Ready) -> None:
         ("coordinator_key", f'"{"ab" * 32}"', "integrity"),
         ("key", f'"{"ab" * 32}"', "integrity"),
         ("recipes", "[]", "policy"),
+        ("trust_models", "[]", "policy"),
+        ("trust_models", '["holder_noise", "coordinator_noise"]', "policy"),
         ("largest_epsilon", "0.99", "budget"),
         ("largest_delta", "1e-6", "budget"),
         ("fewest_people", "5000", "cohort"),
@@ -146,7 +148,7 @@ def test_a_holder_that_could_not_measure_says_so_before_anything_is_charged(read
 def test_letters_that_are_not_for_a_holder_and_runs_it_has_not_joined_are_refused(ready: Ready) -> None:
     with ready.session() as session:
         holder = session.holders[ASTER]
-        for header in (Refused("x", RefusalCode.PLAN), Update("x", "y", b"", b"")):
+        for header in (Refused("x", RefusalCode.PLAN), Update("x", "y", b"", b"", LedgerMark(0, bytes(32)))):
             assert code_of(holder.answer(Letter(header), at=AT)) == "plan"
         instruction = first_instruction(ready, joined_by(session.holders, ready.opening()))
     assert isinstance(instruction.header, Instruction)
@@ -167,7 +169,7 @@ def test_whatever_fails_only_a_code_leaves_and_no_row_reaches_the_log(
     def broken(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(node_module, "permitted_rows", broken)
+    monkeypatch.setattr(permits, "permitted_rows", broken)
     with caplog.at_level(logging.DEBUG), ready.session() as session:
         letters = dict.fromkeys(session.channel.nodes(), Letter(ready.opening()))
         answers = session.channel.ask(letters, act=Act.QUERY, deadline_s=DEADLINE_S)
@@ -230,7 +232,8 @@ def test_a_withdrawal_between_two_rounds_takes_the_person_out_of_the_next_one(re
         with ready.holder() as holder:
             holder.lane.sync(ready.registry, at=AT)
 
-    outcome = run_restarting(ready, {4: news})  # the opening is the first question, round 3 the fourth
+    # Opening, introduction and delivery come first; each round is two questions, the second takes the masks off.
+    outcome = run_restarting(ready, {8: news})  # before round 3
     everybody = {federation.handles[place] for place in ready.agreeing()}
     rounds = used(ready, outcome)[:4]
     assert rounds == [everybody, everybody, *[everybody - {federation.handles[leaver]}] * 2]
@@ -274,10 +277,9 @@ def test_a_scorecard_that_was_not_made_by_the_schema_is_not_measured(ready: Read
     fewer = replace(first, attributes=first.attributes[:-1], points=first.points[:-1])
     with ready.session() as session:
         joined = joined_by(session.holders, fresh)
-        cohort = {name: header.mask_key for name, header in joined.items()}
 
         def measure(forged: Scorecard) -> Letter:
-            header = Measurement(joined[ASTER].run, cohort, forged.to_json())
+            header = Measurement(joined[ASTER].run, sorted(joined), forged.to_json())
             return session.holders[ASTER].answer(Letter(header), at=AT)
 
         assert code_of(measure(replace(card, characteristics=(fewer, *card.characteristics[1:])))) == "internal"

@@ -9,7 +9,7 @@ import pytest
 
 from clients.holder.node import Holder
 from experiments.people import Attitude
-from federated.messages import Instruction, Letter, Opening, Refused, ScoreRequests
+from federated.messages import Instruction, Letter, Refused, ScoreRequests
 from privacy.consent.canonical import base64url
 from privacy.consent.lane import Head
 from privacy.consent.merkle import EMPTY_ROOT
@@ -91,7 +91,7 @@ def test_a_run_with_every_kind_of_refusal_names_nobody(ready: Ready, caplog: pyt
 
         # Rounds that are refused by cohort, plan and consent, and one that the ledger refuses.
         told(holder.answer(Letter(msgspec.structs.replace(letter.header, run="0" * 32), letter.arrays), at=AT))
-        told(holder.answer(Letter(msgspec.structs.replace(letter.header, cohort={}), letter.arrays), at=AT))
+        told(holder.answer(Letter(msgspec.structs.replace(letter.header, cohort=[]), letter.arrays), at=AT))
         leavers = iter(ready.agreeing()[:3])
         source.before = lambda: ready.federation.withdraw(ready.registry, next(leavers))
         told(holder.answer(letter, at=AT))
@@ -108,7 +108,7 @@ def test_a_run_with_every_kind_of_refusal_names_nobody(ready: Ready, caplog: pyt
         source.away, source.lie = False, Head(0, EMPTY_ROOT)
         told(holder.answer(Letter(opening), at=AT + 60))
         elsewhere = {**opening.checkpoints, ASTER: opening.checkpoints["birch-telecom"]}
-        told(holder.answer(Letter(Opening(opening.plan, opening.plan_signature, elsewhere)), at=AT))
+        told(holder.answer(Letter(msgspec.structs.replace(opening, checkpoints=elsewhere)), at=AT))
 
         # What the lane copy says when it is asked for what it does not have.
         for wrong in (

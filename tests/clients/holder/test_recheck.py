@@ -11,18 +11,15 @@ import pytest
 from clients.holder.lane_epochs import announce
 from clients.holder.node import Holder
 from experiments.people import Membership
-from federated.encoder import Encoder
 from federated.messages import Instruction, Joined, Letter, Update
 from federated.recipes.fixed_hessian import FixedHessian
-from federated.releases import grid_for_round
 from federated.rows import EncodedRows
 from privacy.consent.commitment import commit_to_subjects
 from privacy.consent.lane import Head
 from privacy.consent.merkle import EMPTY_ROOT
 from privacy.consent.record import Purpose
 from privacy.errors import RefusalError
-from privacy.masks import mask_of
-from privacy.noise import SeededNoise
+from tests.clients.holder.plain import plain_words
 from tests.ready import ASTER, AT, Ready, Source, agreement, code_of, first_instruction, joined_by, withdrawal
 
 
@@ -111,17 +108,10 @@ def test_a_withdrawal_between_computing_and_charging_is_not_in_the_release(scene
     salt = scene.holder._keys.round_salt(f"{scene.run}/1")
     assert answer.header.commitment == commit_to_subjects(salt, sorted(scene.handles(others)))
     run = scene.holder.run_named(scene.run)
-    rows = scene.holder.permitted(run, Purpose.TRAIN)
-    assert set(rows.handles) == scene.handles(others)
-    encoded = EncodedRows(Encoder(scene.ready.federation.data.schema).encode(rows.table), rows.outcome, rows.shares)
-    chance = SeededNoise(run.plan.seed or 0, f"{ASTER}/{run.digest}/1")
-    noisy = run.recipe.contribution(1, scene.letter.arrays, encoded, chance=chance, noise_share=1 / 3)
-    words = grid_for_round(run.recipe, 1, run.plan).encode(noisy)
-    mask = mask_of(
-        scene.holder._keys.mask_key(scene.run), ASTER, run.mask_keys(ASTER, scene.letter.header.cohort),
-        run_id=scene.run.encode(), round_number=1, length=len(words),
-    )  # fmt: skip
-    assert np.array_equal(answer.arrays["masked"], words + mask)
+    assert set(scene.holder.permitted(run, Purpose.TRAIN).handles) == scene.handles(others)
+    words = plain_words(scene.holder, scene.letter, joined=3)
+    mask = scene.holder._sums._member(run).mask(1, scene.letter.header.cohort, len(words))
+    assert np.array_equal(answer.arrays["words"], words + mask)
     assert scene.holder.rows_used_without_consent(scene.run, {f"{scene.run}/1": answer.header.commitment}) == 0
 
 
@@ -239,7 +229,7 @@ def test_what_was_made_is_repeated_as_it_was_and_asks_nobody(scene: Scene) -> No
     asked = scene.source.asked
     again = scene.answer()
     assert again.header == first.header
-    assert again.arrays["masked"].tobytes() == first.arrays["masked"].tobytes()
+    assert again.arrays["words"].tobytes() == first.arrays["words"].tobytes()
     assert scene.source.asked == asked
     scene.source.away = True  # nor does it need the registry, while the lane is young enough
     assert scene.holder.answer(scene.letter, at=AT + 60).header == first.header

@@ -1,7 +1,7 @@
 """One release: charged once, sent as the same bytes for ever, and never more than its plan says."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -11,19 +11,23 @@ import pytest
 from numpy.typing import NDArray
 
 from clients.holder.ledger import PrivacyLedger
-from clients.holder.node import Holder
+from clients.holder.permits import Permits
 from experiments.people import Attitude
 from experiments.session import Session
 from federated.encoder import Encoder
-from federated.messages import Instruction, Letter, MaskKey, Update, encode_header
-from federated.releases import grid_for_round, release_name
-from federated.rows import EncodedRows
+from federated.messages import Instruction, Letter, Revealed, Unmasking, Update, encode_header
+from federated.recipes.fixed_hessian import FixedHessian
+from federated.releases import release_name
 from privacy.consent.record import Purpose
-from privacy.noise import SeededNoise
+from privacy.secure_sum.keys import PublicKeys
+from privacy.secure_sum.member import Reveal
+from privacy.secure_sum.unmask import Unmasker
+from tests.clients.holder.plain import plain_words
 from tests.ready import (
     ASTER,
     AT,
     BIRCH,
+    CEDAR,
     HOLDERS,
     Ready,
     agreement,
@@ -69,9 +73,9 @@ def changed(letter: Letter, **changes: Any) -> Letter:
     return Letter(msgspec.structs.replace(header, **changes), letter.arrays)
 
 
-def masked(letter: Letter) -> NDArray[np.uint64]:
+def words_of(letter: Letter) -> NDArray[np.uint64]:
     assert isinstance(letter.header, Update), letter.header
-    return np.asarray(letter.arrays["masked"])
+    return np.asarray(letter.arrays["words"])
 
 
 def test_a_release_charges_everybody_used_and_nobody_else(scene: Scene) -> None:
@@ -89,7 +93,7 @@ def test_the_same_instruction_again_gives_the_same_bytes_and_charges_nothing(sce
     after = scene.answer()
     for answer in (again, after):
         assert encode_header(answer.header) == encode_header(first.header)
-        assert masked(answer).tobytes() == masked(first).tobytes()
+        assert words_of(answer).tobytes() == words_of(first).tobytes()
     assert scene.charged() == charged
 
 
@@ -105,7 +109,7 @@ def test_a_made_release_does_not_go_out_again_once_somebody_in_it_has_withdrawn(
     if how in {"in the lane", "at both"}:
         federation.withdraw(scene.ready.registry, leaver)
         # Until the withdrawal is here, the same bytes: nobody is asked before a sync is due.
-        assert how == "at both" or masked(scene.answer()).tobytes() == masked(first).tobytes()
+        assert how == "at both" or words_of(scene.answer()).tobytes() == words_of(first).tobytes()
     at = AT + 15
     assert code_of(scene.answer(at=at)) == "consent"
     scene.restart()
@@ -120,20 +124,20 @@ def test_a_made_release_goes_out_again_whoever_else_has_withdrawn_or_joined(scen
     held_out, silent = scene.ready.agreeing(held_out=True)[0], scene.ready.with_attitude(Attitude.SILENT)[0]
     scene.ready.federation.withdraw(scene.ready.registry, held_out)
     scene.ready.registry.append(ASTER, [agreement(scene.ready, silent)])
-    assert masked(scene.answer(at=AT + 15)).tobytes() == masked(first).tobytes()
+    assert words_of(scene.answer(at=AT + 15)).tobytes() == words_of(first).tobytes()
 
 
 def test_another_instruction_under_the_same_name_is_refused(scene: Scene) -> None:
     first = scene.answer()
     others = [
         Letter(scene.letter.header, {**scene.letter.arrays, "round": np.array([1.0]), "more": np.zeros(1)}),
-        changed(scene.letter, cohort={name: scene.joined[name].mask_key for name in (ASTER, BIRCH)}),
+        changed(scene.letter, cohort=[ASTER, BIRCH]),
     ]
     for other in others:
         assert code_of(scene.answer(letter=other)) == "replay"
     scene.restart()
     assert code_of(scene.answer(letter=others[1])) == "replay"
-    assert masked(scene.answer()).tobytes() == masked(first).tobytes()
+    assert words_of(scene.answer()).tobytes() == words_of(first).tobytes()
     assert len(scene.charged()) == 1
 
 
@@ -148,7 +152,7 @@ def test_a_crash_between_charge_and_keep_charges_once(scene: Scene, monkeypatch:
     charged = scene.charged()
     assert len(charged) == 1
     scene.restart()
-    assert masked(scene.answer()).size > 0
+    assert words_of(scene.answer()).size > 0
     assert scene.charged() == charged
 
 
@@ -172,6 +176,7 @@ def test_nothing_leaves_before_the_charge_is_durable(scene: Scene, monkeypatch: 
         {"round": np.array([1.0]), "centre": np.zeros(3)},
         {"round": np.array(["1"])},
         {"round": np.array([1.0 + 0j])},
+        {"round": np.array([1.0]), "start": np.array([np.nan])},
     ],
 )
 def test_an_unlawful_instruction_charges_nobody_and_does_not_spoil_the_lawful_one(
@@ -179,7 +184,39 @@ def test_an_unlawful_instruction_charges_nobody_and_does_not_spoil_the_lawful_on
 ) -> None:
     assert code_of(scene.answer(letter=Letter(scene.letter.header, arrays))) == "internal"
     assert scene.charged() == []
-    assert masked(scene.answer()).size > 0
+    assert words_of(scene.answer()).size > 0
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf, 1e308])
+def test_numbers_in_a_later_rounds_instruction_that_are_none_charge_nobody(scene: Scene, value: float) -> None:
+    width = Encoder(scene.ready.federation.data.schema).width
+    lawful = {"round": np.array([2.0]), "centre": np.zeros(width)}
+    poisoned = {**lawful, "centre": np.where(np.arange(width) == 3, value, 0.0)}
+    letter = changed(scene.letter, round_number=2)
+    assert code_of(scene.answer(letter=Letter(letter.header, poisoned))) == "internal"
+    assert scene.charged() == []
+
+
+@pytest.mark.parametrize(
+    "numbers",
+    [
+        lambda length: np.full(length, 1e300),
+        lambda length: np.full(length, np.nan),
+        lambda length: np.where(np.arange(length) == length - 1, -np.inf, 0.0),
+        lambda length: np.zeros(length + 1),
+        lambda length: np.zeros((1, length)),
+    ],
+)
+def test_numbers_that_leave_the_grid_or_have_another_shape_are_an_error_and_never_a_clip(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, numbers: Callable[[int], NDArray[np.float64]]
+) -> None:
+    run = scene.session.holders[ASTER].run_named(scene.run)
+    with monkeypatch.context() as patched:
+        patched.setattr(FixedHessian, "contribution", lambda *_, **__: numbers(run.recipe.length(1)))
+        assert code_of(scene.answer()) == "internal"
+    assert scene.charged() == []
+    assert scene.session.holders[ASTER].ledger.kept(f"{scene.run}/1") is None
+    assert words_of(scene.answer()).size == run.recipe.length(1)
 
 
 @pytest.mark.parametrize("number", [0, -1, 5, 10**18])
@@ -195,7 +232,10 @@ def test_an_update_carries_no_count(ready: Ready) -> None:
         header = scene.answer().header
         assert isinstance(header, Update)
         fields = json.loads(encode_header(header))
-        assert fields.keys() == {"kind", "holder", "release", "commitment", "signature"}
+        assert fields.keys() == {"kind", "holder", "release", "commitment", "signature", "ledger"}
+        assert fields["ledger"].keys() == {"size", "digest"}
+        # Introduction, delivery, charge and kept bytes of each run, whoever was charged.
+        assert fields["ledger"]["size"] == 4 * (k + 1)
         sizes.append(len(encode_header(header)))
         scene.session.close()
         if k == 0:  # the same again with 1 person fewer
@@ -204,61 +244,60 @@ def test_an_update_carries_no_count(ready: Ready) -> None:
     assert sizes[0] == sizes[1]
 
 
-def test_no_single_update_says_anything_and_the_masked_sum_is_the_plain_sum(scene: Scene) -> None:
-    answers = {name: masked(scene.answer(name)) for name in HOLDERS}
-    plain = {}
-    for name, holder in scene.session.holders.items():
-        run = holder.run_named(scene.run)
-        rows = holder.permitted(run, Purpose.TRAIN)
-        encoded = EncodedRows(Encoder(scene.ready.federation.data.schema).encode(rows.table), rows.outcome, rows.shares)
-        chance = SeededNoise(run.plan.seed or 0, f"{name}/{run.digest}/1")
-        noisy = run.recipe.contribution(1, scene.letter.arrays, encoded, chance=chance, noise_share=1 / 3)
-        plain[name] = grid_for_round(run.recipe, 1, run.plan).encode(noisy)
-    assert np.array_equal(sum(answers.values()), sum(plain.values()))
+def test_no_single_update_says_anything_and_their_unmasked_sum_is_the_plain_sum(scene: Scene) -> None:
+    holders = scene.session.holders
+    answers = {name: words_of(scene.answer(name)) for name in HOLDERS}
+    plain = {name: plain_words(holder, scene.letter, joined=3) for name, holder in holders.items()}
     for name in HOLDERS:
         assert not np.any(answers[name] == plain[name])
         others = [answers[other] for other in HOLDERS if other != name]
         assert not np.any(sum(others) == sum(plain[other] for other in HOLDERS if other != name))
+    # Nor does the sum of all: their self masks come off only with shares from all of them.
+    assert not np.any(sum(answers.values()) == sum(plain.values()))
+    reveals = {}
+    for name, holder in holders.items():
+        header = holder.answer(Letter(Unmasking(scene.run, 1, list(HOLDERS))), at=AT).header
+        assert isinstance(header, Revealed)
+        reveals[name] = Reveal(header.seeds, header.keys)
+    joined = {
+        name: PublicKeys(header.keys.channel, tuple(header.keys.stages), tuple(header.keys.seeds))
+        for name, header in scene.joined.items()
+        if header.keys is not None
+    }
+    unmasker = Unmasker(joined, HOLDERS, run=scene.run, threshold=3)
+    total = unmasker.unmask(1, HOLDERS, answers, reveals).total
+    assert np.array_equal(total, sum(plain.values()))
 
 
-def test_a_coordinator_that_swaps_a_mask_key_is_refused_and_nobody_is_charged(scene: Scene, ready: Ready) -> None:
-    cohort = {name: header.mask_key for name, header in scene.joined.items()}
-    stranger = MaskKey(bytes([9]) + bytes(31), cohort[BIRCH].signature)
-    for key in (stranger, replace_key(cohort[BIRCH], signature=cohort[ASTER].signature), cohort[ASTER]):
-        letter = changed(scene.letter, cohort={**cohort, BIRCH: key})
-        assert code_of(scene.answer(letter=letter)) == "integrity"
-    assert scene.charged() == []
-
-
-def replace_key(key: MaskKey, **changes: bytes) -> MaskKey:
-    return msgspec.structs.replace(key, **changes)
-
-
-def test_a_mask_key_of_another_run_is_refused(scene: Scene) -> None:
-    holder: Holder = scene.session.holders[BIRCH]
-    other = holder._keys.mask_key("another run")
-    cohort = {name: header.mask_key for name, header in scene.joined.items()}
-    cohort[BIRCH] = MaskKey(other.public, cohort[BIRCH].signature)
-    assert code_of(scene.answer(letter=changed(scene.letter, cohort=cohort))) == "integrity"
-
-
-@pytest.mark.parametrize("who", [(), (ASTER,), (BIRCH, "cedar-power"), (ASTER, BIRCH, "stranger")])
-def test_a_cohort_without_us_too_small_or_with_strangers_is_refused(scene: Scene, who: tuple[str, ...]) -> None:
-    cohort = {name: scene.joined.get(name, scene.joined[BIRCH]).mask_key for name in who}
+@pytest.mark.parametrize(
+    "cohort",
+    [
+        [],
+        [ASTER],
+        [BIRCH, CEDAR],
+        [ASTER, BIRCH, "stranger"],
+        [BIRCH, ASTER, CEDAR],
+        [ASTER, ASTER, BIRCH, CEDAR],
+    ],
+)
+def test_a_cohort_without_us_too_small_with_strangers_or_out_of_order_is_refused(
+    scene: Scene, cohort: list[str]
+) -> None:
     assert code_of(scene.answer(letter=changed(scene.letter, cohort=cohort))) in {"plan", "cohort"}
     assert scene.charged() == []
+    assert words_of(scene.answer()).size > 0
 
 
 def test_releases_have_names_of_their_own() -> None:
     assert len({release_name(run, stage) for run in ("a", "b") for stage in range(1, 4)}) == 6
 
 
-def test_the_ledger_has_the_last_word(scene: Scene) -> None:
+def test_the_ledger_has_the_last_word(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     holder = scene.session.holders[ASTER]
     run = holder.run_named(scene.run)
     rows = holder.permitted(run, Purpose.TRAIN)
-    decisions, _ = holder._permitted[scene.run, Purpose.TRAIN]
-    holder._permitted[scene.run, Purpose.TRAIN] = decisions, replace(rows, allowances=rows.allowances * 0.01)
+    poorer = replace(rows, allowances=rows.allowances * 0.01)
+    monkeypatch.setattr(Permits, "rows", lambda *_: poorer)
     assert code_of(scene.answer()) == "budget"
     assert scene.charged() == []
     assert holder.ledger.kept(f"{scene.run}/1") is None

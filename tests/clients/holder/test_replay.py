@@ -10,7 +10,7 @@ import msgspec
 import numpy as np
 import pytest
 
-from clients.holder import node as node_module
+from clients.holder import permits
 from clients.holder.gate import Decisions, Question, decide_all
 from clients.holder.lane import Kind
 from clients.holder.node import Holder
@@ -42,7 +42,7 @@ def let_in(ready: Ready, *places: Membership) -> Iterator[None]:
         return Decisions(question.links, np.where(named, np.uint8(ALLOW), decided.codes), shares, allowances)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(node_module, "decide_all", decide)
+        patched.setattr(permits, "decide_all", decide)
         yield
 
 
@@ -58,7 +58,7 @@ def test_an_honest_run_used_nobody_without_consent(ready: Ready) -> None:
     for name in HOLDERS:
         expected = {ready.federation.handles[place] for place in ready.agreeing(name)}
         assert used(ready, outcome, name) == used(ready, outcome, name, 3) == expected
-        measured = {ready.federation.handles[place] for place in ready.agreeing(name, held_out=True)}
+        measured = {ready.federation.handles[place] for place in ready.measured(name)}
         assert used(ready, outcome, name, 4) == measured
 
 

@@ -277,7 +277,7 @@ def test_leaving_a_characteristic_out_never_lowers_the_expected_score(ready: Rea
     encoder = Encoder(schema)
     assert table.outcome is not None
     rows = EncodedRows(encoder.encode(table), table.outcome, np.ones(len(table.outcome)))
-    model = baselines.without_noise([rows], schema, width=encoder.width, delta=1e-5, steps=8)
+    model = baselines.without_noise([rows], schema, delta=1e-5)
     assert isinstance(model, LinearModel)
     card = scorecard_from(model, encoder, replace(SCALE, minimum=-10_000, maximum=10_000))
     names = [characteristic.id for characteristic in card.characteristics]

@@ -12,6 +12,7 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from clients.holder.init import Start, make_directory
 from clients.holder.settings import load_settings
 from federated.recipes.base import RecipeName
+from federated.trust import TrustModel
 from privacy.errors import MalformedError, UsageError
 
 KEY, OTHER_KEY = "ab" * 32, "cd" * 32
@@ -37,6 +38,7 @@ side_door = ""
 coordinator = "open-scoring"
 coordinator_key = "{OTHER_KEY}"
 recipes = ["fixed_hessian"]
+trust_models = ["shared_noise"]
 largest_epsilon = 8.0
 largest_delta = 1e-5
 fewest_people = 30
@@ -62,6 +64,7 @@ def test_settings_say_what_the_file_says(tmp_path: Path) -> None:
     assert settings.registry.public == bytes.fromhex(KEY)
     assert (settings.desk.notice_id, settings.desk.side_door, settings.policy.sync_every_s) == ("notice-1", "", 15)
     assert settings.policy.recipes == [RecipeName.FIXED_HESSIAN]
+    assert settings.policy.trust_models == [TrustModel.SHARED_NOISE]
     assert settings.policy.accept_seeded_noise is False
 
 
@@ -121,6 +124,7 @@ def test_an_unknown_key_is_refused_by_name(tmp_path: Path, place: str) -> None:
         ('notice = "notice.txt"', 'notice = ""', "desk.notice"),
         ('"notice-1"', '"Notice 1"', "desk.notice_id"),
         ('"fixed_hessian"', '"fixed_hessien"', "policy.recipes"),
+        ('"shared_noise"', '"no_noise"', "policy.trust_models"),
         ("largest_epsilon = 8.0", "largest_epsilon = 0.0", "policy.largest_epsilon"),
         ("largest_epsilon = 8.0", "largest_epsilon = inf", "policy.largest_epsilon"),
         ("largest_epsilon = 8.0", "largest_epsilon = nan", "policy.largest_epsilon"),
@@ -210,4 +214,5 @@ def test_a_new_data_holders_settings_let_a_withdrawal_count_within_a_minute(tmp_
     make_directory(tmp_path / "home", start)
     policy = load_settings(tmp_path / "home" / "holder.toml").policy
     assert (policy.longest_lane_age_s, policy.sync_every_s) == (60, 15)
+    assert TrustModel.COORDINATOR_NOISE not in policy.trust_models  # whoever wants to trust it says so
     assert "usually within a minute" in " ".join((tmp_path / "home" / "notice.txt").read_text().split())

@@ -15,7 +15,7 @@ def opening_of(ready: Ready, **changes: object) -> Opening:
     """The federation's opening, its plan changed and signed again by the coordinator itself."""
     coordinator = Coordinator(ready.federation.coordinator_directory)
     signed = sign_plan(msgspec.structs.replace(coordinator.plan, **changes), coordinator.key)
-    return Opening(signed.payload, signed.signature, coordinator.checkpoints)
+    return Opening(signed.payload, signed.signature, coordinator.checkpoints, {})
 
 
 def refusal(ready: Ready, opening: Opening) -> RefusalError:

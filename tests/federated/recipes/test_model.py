@@ -33,6 +33,13 @@ def test_linear_model_by_hand() -> None:
     np.testing.assert_allclose(unclipped.log_odds(x), model.additive_log_odds(x))
 
 
+def test_a_start_is_the_additive_form() -> None:
+    model = LinearModel("d", np.array([1.0, 0.5]), np.array([2.0, -1.0]), 0.5, 5.0)
+    assert model.as_start() == (0.5 - 2.0 + 0.5, 2.0, -1.0)
+    x = np.random.default_rng(0).normal(size=(9, 2)) * 10
+    np.testing.assert_allclose(model.additive_log_odds(x), model.as_start()[0] + x @ np.array(model.as_start()[1:]))
+
+
 def test_network_by_hand() -> None:
     hidden = (np.array([[1.0, -1.0], [0.0, 2.0]]), np.array([0.0, -1.0]))
     output = (np.array([[3.0, 5.0]]), np.array([0.25]))

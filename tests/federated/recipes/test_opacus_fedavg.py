@@ -2,7 +2,8 @@
 distributions."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 import dp_accounting
@@ -13,13 +14,15 @@ from dp_accounting.pld import PLDAccountant
 from numpy.typing import NDArray
 from opacus.optimizers import DPOptimizer
 
+from federated.encoder import Encoder
 from federated.model import LinearModel, NetworkModel
 from federated.recipes.base import Arrays
-from federated.recipes.opacus_fedavg import OpacusFedAvg
+from federated.recipes.opacus_fedavg import OpacusFedAvg, OpacusFedAvgSettings
 from federated.rows import EncodedRows
 from privacy.accounting import SampledSpend, Spend, UnprotectedSpend, total_epsilon
 from privacy.errors import MalformedError
 from privacy.noise import SecureNoise, SeededNoise
+from tests.federated.schema_samples import sample
 
 Floats = NDArray[np.float64]
 DELTA = 1e-5
@@ -37,7 +40,6 @@ def recipe(
     epsilon: float | None = 1.0,
 ) -> OpacusFedAvg:
     return OpacusFedAvg(
-        width,
         hidden,
         learning_rate,
         batch_size,
@@ -46,6 +48,7 @@ def recipe(
         clipping_norm,
         epsilon,
         DELTA,
+        width=width,
         schema_digest="d",
     )
 
@@ -61,11 +64,9 @@ def one(x: Sequence[float], bad: float, share: float = 1.0) -> EncodedRows:
     return EncodedRows(np.array([x], dtype=float), np.array([bad]), np.array([share]))
 
 
-def first(made: OpacusFedAvg, rows: EncodedRows, label: str = "a", noise_share: float = 1.0) -> Floats:
+def first(made: OpacusFedAvg, rows: EncodedRows, label: str = "a") -> Floats:
     """The first round's contribution."""
-    return made.contribution(
-        1, made.instruction(made.start()), rows, chance=SeededNoise(1, label), noise_share=noise_share
-    )
+    return made.contribution(1, made.instruction(made.start()), rows, chance=SeededNoise(1, label))
 
 
 # Accounting.
@@ -81,7 +82,9 @@ def test_all_rounds_together_meet_epsilon_whatever_the_number_of_rows(rows: int,
     assert (0.98 if rows > 64 else 0.7) * epsilon <= total <= epsilon
     # One round alone, which is what a fresh accountant per round would report for ever, is far below.
     assert total_epsilon(spends[:1], DELTA) < 0.85 * epsilon
-    assert made.noise_multiplier(rows) > recipe(epsilon=epsilon, rounds=1, local_epochs=2).noise_multiplier(rows)
+    assert made.schedule.noise_multiplier(rows) > recipe(
+        epsilon=epsilon, rounds=1, local_epochs=2
+    ).schedule.noise_multiplier(rows)
 
 
 def test_the_exact_loss_of_the_whole_run_is_below_epsilon() -> None:
@@ -116,12 +119,12 @@ class Counted(SeededNoise):
 
 def test_steps_and_noise_taken_are_the_ones_charged() -> None:
     made, rows, chance = recipe(local_epochs=3, clipping_norm=0.7), people(300), Counted()
-    made.contribution(1, made.instruction(made.start()), rows, chance=chance, noise_share=1.0)
+    made.contribution(1, made.instruction(made.start()), rows, chance=chance)
     spend = made.spend(1, 300)
     assert isinstance(spend, SampledSpend)
     deviation = spend.noise_multiplier * 0.7
     assert chance.drawn == [(3, deviation), (1, deviation)] * spend.steps  # columns, then the intercept
-    assert chance.bytes_asked.count(8 * 300) == spend.steps == 3 * 5  # a batch a step, 64 bits a person
+    assert chance.bytes_asked.count(300) == spend.steps == 3 * 5  # a batch a step
 
 
 def test_batches_are_poisson_samples_of_the_charged_rate(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -149,8 +152,10 @@ def test_without_noise_nothing_can_be_charged_and_the_report_says_so() -> None:
     assert any("32-bit arithmetic" in text for text in recipe().excludes())
     assert any("stands alone" in text for text in recipe().excludes())
     assert "upper bound" in recipe().accountant
-    assert "all of its own noise" in recipe().trust_model
-    assert "masks" in recipe().trust_model
+    assert any("ChaCha20" in text and "secure mode" in text for text in recipe().excludes())
+    assert any("number of rows" in text for text in recipe().excludes())
+    assert recipe().mu(1) == math.inf  # the noise is inside: a release adds none
+    assert recipe().reach(1, people=10**6, holders=7) == 7 * 1024
 
 
 # Clipping, shares and noise.
@@ -211,7 +216,7 @@ def test_the_processs_shared_generator_is_neither_read_nor_seeded() -> None:
     made, rows = recipe(hidden=(4,)), people(100)
     before = torch.random.get_rng_state()
     told = made.instruction(made.start())
-    secure = [made.contribution(1, told, rows, chance=SecureNoise(), noise_share=1.0) for _ in range(2)]
+    secure = [made.contribution(1, told, rows, chance=SecureNoise()) for _ in range(2)]
     assert (secure[0] != secure[1]).any()
     np.testing.assert_array_equal(first(made, rows), first(made, rows))
     assert (first(made, rows) != first(made, rows, label="b")).any()
@@ -226,7 +231,6 @@ def test_rounds_of_one_source_draw_different_noise() -> None:
             {"round": np.array([float(number)]), "vector": np.zeros(201)},
             rows,
             chance=chance,
-            noise_share=1.0,
         )
         for number in (1, 2)
     ]
@@ -242,15 +246,14 @@ def test_empty_batches_and_empty_holders_do_no_harm() -> None:
     assert np.isfinite(first(made, people(0))).all()
 
 
-def test_contributions_sum_to_the_average_update() -> None:
+def test_the_vector_moves_by_the_average_update_of_whoever_contributed() -> None:
     made = recipe(hidden=(4,))
-    holders = [people(80, seed=k) for k in range(4)]
-    alone = [first(made, rows, label=str(k)) for k, rows in enumerate(holders)]
-    total = np.sum([first(made, rows, label=str(k), noise_share=0.25) for k, rows in enumerate(holders)], axis=0)
-    np.testing.assert_allclose(total, np.mean(alone, axis=0), rtol=1e-12)
-    after = made.advance(made.start(), total)
-    np.testing.assert_allclose(after["vector"], made.start()["vector"] + total)
+    changes = [first(made, people(80, seed=k), label=str(k)) for k in range(4)]
+    after = made.advance(made.start(), np.sum(changes, axis=0), contributors=4)
+    np.testing.assert_allclose(after["vector"], made.start()["vector"] + np.mean(changes, axis=0), rtol=1e-12)
     assert after["round"][0] == 2
+    with pytest.raises(ValueError, match="contributors"):
+        made.advance(made.start(), np.sum(changes, axis=0), contributors=0)
 
 
 @pytest.mark.parametrize("hidden", [(), (64, 32)])
@@ -290,10 +293,9 @@ def test_logistic_regression_learns_and_can_become_a_scorecard() -> None:
     for number in range(1, 6):
         told = made.instruction(state)
         parts = [
-            made.contribution(number, told, rows, chance=SeededNoise(k, str(number)), noise_share=1 / 3)
-            for k, rows in enumerate(holders)
+            made.contribution(number, told, rows, chance=SeededNoise(k, str(number))) for k, rows in enumerate(holders)
         ]
-        state = made.advance(state, np.sum(parts, axis=0))
+        state = made.advance(state, np.sum(parts, axis=0), contributors=3)
     model = made.model(state)
     assert isinstance(model, LinearModel)
     assert model.coefficients[0] > 3 * np.abs(model.coefficients[1:]).max()
@@ -320,7 +322,7 @@ def test_one_person_whose_gradient_overflows_does_not_undo_the_noise() -> None:
     layers: list[list[float]] = [[huge, huge], [0, 0], [huge, -huge, huge, -huge], [0, 0], [1, 1], [0]]
     vector = np.concatenate(layers)
     told = {"round": np.ones(1), "vector": vector}
-    sent = made.contribution(1, told, one([1.0], 1.0), chance=SeededNoise(1, "a"), noise_share=1.0)
+    sent = made.contribution(1, told, one([1.0], 1.0), chance=SeededNoise(1, "a"))
     assert (sent[np.abs(vector) <= 1] != 0).all()
 
 
@@ -342,9 +344,9 @@ def test_unlawful_instructions_rows_and_sums_are_refused() -> None:
         (good, people(10, width=4)),
     ):
         with pytest.raises(MalformedError):
-            made.contribution(1, told, held, chance=chance, noise_share=1.0)
+            made.contribution(1, told, held, chance=chance)
     with pytest.raises(MalformedError):
-        made.advance(made.start(), np.full(4, math.inf))
+        made.advance(made.start(), np.full(4, math.inf), contributors=1)
     with pytest.raises(MalformedError):
         made.model(made.start())
     with pytest.raises(MalformedError):
@@ -366,3 +368,81 @@ def test_unlawful_instructions_rows_and_sums_are_refused() -> None:
 def test_unlawful_settings_are_refused(wrong: dict[str, Any]) -> None:
     with pytest.raises(MalformedError, match="must correct the plan"):
         recipe(**wrong)
+
+
+# Any torch module.
+
+
+class Gated(torch.nn.Module):
+    """Not a stack of layers: two paths that are multiplied, one of them normalised for each person alone."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.one, self.other = torch.nn.Linear(width, 6), torch.nn.Linear(width, 6)
+        self.norm, self.out = torch.nn.LayerNorm(6), torch.nn.Linear(6, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        joined: torch.Tensor = self.out(self.norm(torch.tanh(self.one(x))) * torch.sigmoid(self.other(x)))
+        return joined
+
+
+def own(epsilon: float | None = 1.0, module: Callable[[int], torch.nn.Module] = Gated, **changes: Any) -> OpacusFedAvg:
+    return replace(recipe(epsilon=epsilon), module=module, **changes)
+
+
+def test_a_module_of_ones_own_is_trained_person_by_person() -> None:
+    rows = people(5)
+    made = own(epsilon=None, clipping_norm=0.3, batch_size=8)
+    start = made.start()["vector"]
+    module = Gated(3)
+    torch.nn.utils.vector_to_parameters(torch.from_numpy(start).to(torch.float32), module.parameters())
+    expected = np.zeros(len(start))
+    for x, bad in zip(rows.x, rows.bad, strict=True):
+        module.zero_grad()
+        loss = torch.nn.functional.binary_cross_entropy_with_logits(
+            module(torch.from_numpy(x[None].astype(np.float32)))[:, 0], torch.tensor([bad], dtype=torch.float32)
+        )
+        loss.backward()  # type: ignore[no-untyped-call]  # torch has no type for it
+        gradient = np.concatenate([p.grad.numpy().ravel() for p in module.parameters() if p.grad is not None])
+        expected -= 0.1 * gradient * min(1.0, 0.3 / float(np.linalg.norm(gradient))) / 8
+    np.testing.assert_allclose(first(made, rows), expected, rtol=1e-3, atol=1e-7)
+    assert made.length(1) == len(start) == 67
+
+
+def test_a_module_of_ones_own_learns_and_comes_back_as_a_module() -> None:
+    made, rows = own(epsilon=8.0, learning_rate=1.0), people(1200)
+    before = torch.random.get_rng_state()
+    state = made.start()
+    np.testing.assert_array_equal(state["vector"], own().start()["vector"])  # public: the same for everybody
+    for number in range(1, 6):
+        sent = made.contribution(number, made.instruction(state), rows, chance=SeededNoise(1, str(number)))
+        state = made.advance(state, sent, contributors=1)
+    assert torch.equal(torch.random.get_rng_state(), before)
+    network = made.trained_module(state)
+    assert isinstance(network, Gated)
+    log_odds = network(torch.from_numpy(rows.x.astype(np.float32))).detach().numpy()[:, 0]
+    assert log_odds[rows.bad == 1].mean() > log_odds[rows.bad == 0].mean() + 1
+    with pytest.raises(TypeError, match="trained_module"):
+        made.model(state)
+    with pytest.raises(MalformedError):
+        made.trained_module(made.start())
+
+
+def test_a_module_that_mixes_people_is_refused_before_any_noise_is_drawn() -> None:
+    def mixing(width: int) -> torch.nn.Module:
+        return torch.nn.Sequential(torch.nn.Linear(width, 4), torch.nn.BatchNorm1d(4), torch.nn.Linear(4, 1))
+
+    made, chance = own(module=mixing), Counted()
+    with pytest.raises(MalformedError, match="mix people"):
+        made.contribution(1, made.instruction(made.start()), people(20), chance=chance)
+    assert not chance.drawn
+    with pytest.raises(MalformedError, match="no hidden layers beside it"):
+        own(hidden=(3,))
+
+
+def test_no_plan_can_name_a_module() -> None:
+    assert "module" not in {field.name for field in fields(OpacusFedAvgSettings)}
+    encoder = Encoder(sample())
+    made = OpacusFedAvgSettings((4,), 0.1, 64, 1, 5, 1.0, 1.0, DELTA).recipe(encoder)
+    assert (made.width, made.schema_digest, made.module) == (encoder.width, encoder.schema.digest, None)
+    assert made == replace(recipe(hidden=(4,), width=encoder.width), schema_digest=encoder.schema.digest)

@@ -1,0 +1,158 @@
+"""One release summed over the data holders that make it. Who does not is left out of it, named, and free to return."""
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from typing import assert_never
+
+from federated.messages import Letter, Update
+from federated.plan import TrainingPlan
+from federated.trust import TrustModel
+from privacy.discrete import discrete_gaussian
+from privacy.errors import RefusalCode, RefusalError
+from privacy.grid import Words, add_words
+from privacy.noise import NoiseSource, Vector
+from server.answers import Absence, Answers, code_of, told
+from server.cohort import BEGUN_WITHOUT, Cohort
+from server.exchange import Exchange
+from server.memory import BegunRun, LedgerMarks, left_over
+from server.secure_sums import MaskedSums
+from server.stage import Stage
+from server.visible_sums import aggregated
+
+OUT_OF_BOUNDS = Absence("its numbers are larger than any people and noise can make them", RefusalCode.INTEGRITY)
+
+
+@dataclass(frozen=True, slots=True)
+class Release:
+    """One release as the coordinator saw it.
+
+    `updates` are the signed headers of those in its sum; `left_out` says of every other member why not. `unhelpful`
+    names those who did not help to take the masks off, or lied. Reasons are a refusal's code or a few words.
+    """
+
+    name: str
+    updates: Mapping[str, Update]
+    left_out: Mapping[str, str]
+    unhelpful: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """The numbers of one release over `contributors` data holders.
+
+    `deviation` is the standard deviation of the noise in each number of a plain sum, in the numbers' own unit; of a
+    median it is up to sqrt(pi / 2) of that. 0 where no noise is added to the sum.
+    """
+
+    total: Vector
+    contributors: int
+    deviation: float
+    release: Release
+
+
+@dataclass(frozen=True, slots=True)
+class Sums:
+    """The releases of one run. `noise` gives the coordinator's own for a stage, where the plan has it add any."""
+
+    plan: TrainingPlan
+    cohort: Cohort
+    exchange: Exchange
+    answers: Answers
+    begun: BegunRun
+    marks: LedgerMarks
+    noise: Callable[[int], NoiseSource]
+
+    def of(self, stage: Stage, letter: Letter) -> Summed:
+        """Ask every member for its update and add up what came.
+
+        RefusalError if too few came, or if the sum is larger than lawful updates can make it.
+        """
+        name, length = stage.name(self.cohort.run), stage.shape.length
+        read = partial(self.answers.update, release=name, length=length)
+        found, absent = self.exchange.ask(dict.fromkeys(self.cohort.members, letter), act=stage.act, read=read)
+        self.marks.keep({holder: header.ledger for holder, (header, _) in found.items()})
+        if not self.plan.trust.is_masked:
+            for holder in [holder for holder, (_, words) in found.items() if not self._lawful(stage, words)]:
+                del found[holder]
+                absent[holder] = OUT_OF_BOUNDS
+        if len(found) < self.cohort.threshold:
+            raise _too_few(stage, len(found), self.cohort, absent)
+        contributors = self.begun.choose(stage.what, found)
+        absent |= dict.fromkeys(left_over(found, contributors), BEGUN_WITHOUT)
+        words = {holder: found[holder][1] for holder in contributors}
+        total, unhelpful = self._total(stage, name, words)
+        release = Release(
+            name=name,
+            updates={holder: found[holder][0] for holder in contributors},
+            left_out=_reasons(absent),
+            unhelpful=_reasons(unhelpful),
+        )
+        variance = len(words) * self._each(stage)
+        if self.plan.trust is TrustModel.COORDINATOR_NOISE:
+            variance = stage.shape.variance
+        return Summed(total, len(words), math.sqrt(variance) * stage.step, release)
+
+    def _total(self, stage: Stage, name: str, words: Mapping[str, Words]) -> tuple[Vector, dict[str, Absence]]:
+        grid = stage.shape.grid
+        match self.plan.trust:
+            case TrustModel.HOLDER_NOISE:
+                trimmed = self.plan.dropouts_tolerated
+                return aggregated(words, grid, self.plan.aggregation, trimmed=trimmed), {}
+            case TrustModel.COORDINATOR_NOISE:
+                kept = self.begun.noised(stage.number, stage.shape.length)
+                if kept is not None:
+                    return grid.decode(kept), {}
+                exact, unhelpful = self._unmasked(stage, name, words)
+                drawn = discrete_gaussian(len(exact), stage.shape.variance, self.noise(stage.number))
+                noised = add_words([exact, grid.from_steps(drawn)])
+                self.begun.keep_noised(stage.number, noised)
+                return grid.decode(noised), unhelpful
+            case TrustModel.SHARED_NOISE:
+                total, unhelpful = self._unmasked(stage, name, words)
+                return grid.decode(total), unhelpful
+            case _:
+                assert_never(self.plan.trust)
+
+    def _unmasked(self, stage: Stage, name: str, words: Mapping[str, Words]) -> tuple[Words, dict[str, Absence]]:
+        masked = MaskedSums(self.cohort, self.exchange, self.answers)
+        total, unhelpful = masked.unmask(stage.number, name, words)
+        if not self._lawful(stage, total, holders=len(words)):
+            raise RefusalError(
+                f"The sum of {stage.what} is larger than the plan's people and noise can make it: somebody's update is "
+                "out of bounds, and a secure sum does not show whose. The run ends here without a model; what was "
+                "charged stays charged. The coordinator should ask every data holder to check its rows, and write a "
+                "plan without whoever cannot explain them.",
+                RefusalCode.INTEGRITY,
+            )
+        return total, unhelpful
+
+    def _each(self, stage: Stage) -> int:
+        """The variance of the noise that each data holder adds, in squared grid steps."""
+        return stage.shape.holder_variance(
+            self.plan.trust, members=len(self.cohort.joined), dropouts_tolerated=self.plan.dropouts_tolerated
+        )
+
+    def _lawful(self, stage: Stage, words: Words, *, holders: int = 1) -> bool:
+        values = stage.shape.grid.decode(words)
+        return stage.can_be(values, holders=holders, variance=holders * self._each(stage))
+
+
+def _reasons(absent: Mapping[str, Absence]) -> dict[str, str]:
+    return {holder: absence.reason for holder, absence in sorted(absent.items())}
+
+
+def _too_few(stage: Stage, left: int, cohort: Cohort, absent: Mapping[str, Absence]) -> RefusalError:
+    code = code_of(absent)
+    text = (
+        f"{left} data holders are left in {stage.what} and {cohort.threshold} are needed ({told(absent)}). The run "
+        "ends here without a model; what was charged stays charged. The coordinator should ask the operators of those "
+        "named, then run the same plan again: releases that were made are repeated, not redone."
+    )
+    if code in {RefusalCode.CONSENT, RefusalCode.REPLAY}:
+        text += (
+            " Where a data holder says consent, somebody in a release has withdrawn since, and where it says replay, "
+            "it has answered another question under this name: then the coordinator should write another plan."
+        )
+    return RefusalError(text, code)
