@@ -9,7 +9,7 @@ from pathlib import Path
 
 from experiments.federation import ConsentRegistry, Federation, PublicData
 from experiments.people import Membership, populate
-from experiments.plans import default_plan
+from experiments.plans import TRAINED_ON, default_plan
 from experiments.recipes_by_name import settings_named
 from experiments.registry_place import RegistryPlace
 from experiments.report.values import DemoResult, RunState, Withdrawal
@@ -27,7 +27,6 @@ from server.rounds import Progress
 
 # A seeded demo happens at an instant of its own, or it could not be repeated.
 SEEDED_AT = 1_793_491_200  # 2026-11-01T00:00:00Z
-TRAINED_ON = 0.75  # part of the people, the others are held out: public, as the data set is
 
 
 @dataclass(frozen=True, slots=True)

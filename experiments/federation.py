@@ -43,6 +43,7 @@ PEOPLE_AT_ONCE = 2_000
 LARGEST_EPSILON = 8.0
 LARGEST_DELTA = 1e-5
 FEWEST_PEOPLE = 30
+MOST_OPENINGS_PER_DAY = 1000
 DAY_S = 86_400
 SYNC_EVERY_S = 15
 # A new data holder's settings say a minute. Here the clock stands still from the first sync to the last run, and
@@ -307,6 +308,8 @@ trust_models = [{trust_models}]
 largest_epsilon = {LARGEST_EPSILON}
 largest_delta = {LARGEST_DELTA}
 fewest_people = {self._fewest_people}
+most_people = {len(self.data.lines)}
+most_openings_per_day = {MOST_OPENINGS_PER_DAY}
 clock_skew_s = 120
 longest_lane_age_s = {LONGEST_LANE_AGE_S}
 sync_every_s = {SYNC_EVERY_S}

@@ -1,5 +1,7 @@
 """The training plans of the demo and the benchmarks."""
 
+import math
+
 from experiments.wishes import COORDINATOR
 from federated.plan import PrivacyTerms, RosterEntry, TrainingPlan
 from federated.recipes.choice import choose
@@ -10,10 +12,10 @@ from federated.trust import Aggregation, TrustModel
 
 DELTA = 1e-5
 STEPS = 8
+TRAINED_ON = 0.75  # part of the people, the others are held out
 RELEASES_PER_WINDOW = 2
 FEWEST_PEOPLE = 30
 MOST_DROPOUTS = 2
-MOST_PEOPLE = 1_000_000
 MEASUREMENT_BANDS = 44
 HOUR_S = 3600
 
@@ -46,7 +48,8 @@ def default_plan(
 ) -> TrainingPlan:
     """The recipe at `epsilon` for training, and as much again for the held-out people who are counted.
 
-    `people` is a public guess at how many will take part; it chooses the recipe where `recipe` is None.
+    `people` is a public guess at how many will be trained on; it chooses the recipe where `recipe` is None. Sums have
+    room for no more than the held-out people besides: the less room, the less a data holder that lies can do.
     """
     if recipe is None:
         choice = choose(people=people, epsilon=epsilon, delta=DELTA, schema=schema)
@@ -70,7 +73,7 @@ def default_plan(
         roster=roster,
         minimum_holders=max(2, 3 * dropouts + 1),
         minimum_people=fewest_people,
-        most_people=MOST_PEOPLE,
+        most_people=math.ceil(people / TRAINED_ON),
         not_before=at - HOUR_S,
         ends=at + 23 * HOUR_S,
         point_scale={name: float(value) for name, value in SCALE.to_dict().items() if isinstance(value, int | float)},

@@ -4,6 +4,7 @@ import math
 from collections import Counter
 from concurrent.futures import Executor, Future
 from dataclasses import replace
+from functools import cache
 from importlib.metadata import version
 from platform import python_version
 
@@ -35,11 +36,11 @@ from federated.encoder import Encoder
 from federated.loss_distribution import total_epsilon_pld
 from federated.model import Model
 from federated.plan import recipe_of
-from federated.recipes.base import Recipe, RecipeName
+from federated.recipes.base import RecipeName
 from federated.rows import EncodedRows
 from federated.schema import Schema
 from federated.scorecard import Scorecard
-from federated.trust import told
+from federated.trust import TrustModel, told
 from privacy.accounting import epsilon_of, mu_of
 from privacy.consent.record import Purpose
 from privacy.errors import MalformedError
@@ -78,6 +79,9 @@ class Teller:
         self._card, self._released = outcome.scorecard, outcome.released
         self._schema = federation.data.schema
         self._encoder = Encoder(self._schema)
+        self._recipe = recipe_of(outcome.plan, self._encoder)
+        # Whether noise is added to the sum, and not inside what each data holder computes.
+        self._adds_noise = math.isfinite(self._recipe.mu(1))
         self._joined = session.joined(outcome)
         self._training = permitted_sample(self._joined, outcome.run, Purpose.TRAIN, self._encoder)
         self._held_out = permitted_sample(self._joined, outcome.run, Purpose.VALIDATE, self._encoder)
@@ -117,7 +121,7 @@ class Teller:
                 epsilon=privacy.epsilon,
                 delta=privacy.delta,
                 excludes=self._excludes(),
-                trust_model=told(outcome.plan.trust),
+                trust_model=told(outcome.plan.trust, adds_noise=self._adds_noise),
                 reason=outcome.plan.reason,
                 accountant=self._recipe.accountant,
                 second_epsilon=self._second_epsilon(),
@@ -135,10 +139,6 @@ class Teller:
             versions={"python": python_version()} | {package: version(package) for package in PACKAGES},
             digests={"plan": outcome.plan_digest, "schema": schema.digest, "run": outcome.run},
         )
-
-    @property
-    def _recipe(self) -> Recipe:
-        return recipe_of(self._outcome.plan, self._encoder)
 
     def _second_epsilon(self) -> float:
         """What somebody else's accountant says that the training costs, at the data holder where it is dearest."""
@@ -213,8 +213,13 @@ class Teller:
         mu_of_both = math.sqrt(2) * mu
         return (
             *self._recipe.excludes(),
-            self._colluders(mu),
+            *self._colluders(mu),
             "whether a data holder takes part at all, which tells that it has at least the fewest people planned",
+            "whether somebody in a release has since withdrawn: it is then not sent again, which whoever repeats the "
+            "instruction can see",
+            "who is erased and linked again: they begin with a new budget, and what was spent before stands under a "
+            "number that leads nowhere",
+            "a data holder's single updates once its identity key is known to somebody who kept the masked ones",
             "how the schema's characteristics were chosen: those of the embedded schemas on the published rows, "
             "held-out people included",
             "each run is a release of its own: after this demo's second run, people used in both have spent up to "
@@ -222,18 +227,20 @@ class Teller:
             "the baselines and the exact figures beside the released ones: only public data allow them",
         )
 
-    def _colluders(self, mu: float) -> str:
-        """What data holders know of the noise that they added themselves."""
+    def _colluders(self, mu: float) -> tuple[str, ...]:
+        """What data holders know of the noise that they added themselves, where it is one noise for all."""
         plan, holders = self._outcome.plan, len(self._outcome.holders)
+        if plan.trust is not TrustModel.SHARED_NOISE or not self._adds_noise:
+            return ()
         if plan.dropouts_tolerated:
             return (
                 f"more than {plan.dropouts_tolerated} of the {holders} data holders that leave in one round, or tell "
-                "others what noise they added themselves"
+                "others what noise they added themselves",
             )
         inside = epsilon_of(mu * math.sqrt(holders / (holders - 1)), plan.privacy.delta)
         return (
             f"noise that a data holder added itself and can subtract again: against one of the {holders} in this run, "
-            f"curious and alone, epsilon is {inside:.2f}"
+            f"curious and alone, epsilon is {inside:.2f}",
         )
 
     def _applicants(self, scores: Scores) -> tuple[ApplicantScore, ...]:
@@ -261,25 +268,34 @@ class Teller:
         )
 
     def _epsilon_spent(self) -> tuple[EpsilonSpent, ...]:
-        """What the ledgers charged each person in all, over all data holders, in this run.
-
-        Under shared noise a person at several data holders moves one sum: their roots of mu squared add.
-        """
-        federation = self._federation
-        mu: Counter[int] = Counter()
-        places: Counter[int] = Counter()
+        """What the ledgers have charged each person, over all data holders."""
+        population, delta = self._federation.population, self._outcome.plan.privacy.delta
+        held = Counter(place.person for place in population.memberships)
+        costs: dict[int, list[float]] = {person: [] for person in held}
         for holder in self._session.holders.values():
-            theirs = federation.population.at(holder.name)
-            spent = holder.ledger.spent_mu_squared([federation.handles[place] for place in theirs])
-            for place, mu_squared in zip(theirs, spent.tolist(), strict=True):
-                mu[place.person] += mu_squared**0.5
-                places[place.person] += 1
+            theirs = population.at(holder.name)
+            for several in {held[place.person] for place in theirs}:
+                some = [place for place in theirs if held[place.person] == several]
+                handles = [self._federation.handles[place] for place in some]
+                spent = holder.ledger.spent_mu_squared(handles, delta=delta / several)
+                for place, mu_squared in zip(some, spent.tolist(), strict=True):
+                    costs[place.person].append(math.sqrt(mu_squared))
+        together = cache(self._together)  # few budgets, many people
+        people = Counter((held[person], round(together(*mus), 9)) for person, mus in costs.items())
+        return tuple(EpsilonSpent(places, epsilon, count) for (places, epsilon), count in sorted(people.items()))
+
+    def _together(self, *mus: float) -> float:
+        """Epsilon of what one person has spent at several data holders, an upper bound.
+
+        In one sum under one noise, parts of one person add up; under separate noises their squares do. Sampled spends
+        have a mu at one delta only, so their epsilons add up, each at its part of delta.
+        """
         delta = self._outcome.plan.privacy.delta
-        people = Counter((places[person], round(mu[person], 9)) for person in places)
-        return tuple(
-            EpsilonSpent(held, epsilon_of(total, delta) if total > 0 else 0.0, count)
-            for (held, total), count in sorted(people.items())
-        )
+        if not self._adds_noise:
+            return sum(epsilon_of(mu, delta / len(mus)) for mu in mus)
+        own = self._outcome.plan.trust is TrustModel.HOLDER_NOISE
+        total = math.hypot(*mus) if own else math.fsum(mus)
+        return epsilon_of(total, delta)
 
     def _evaluated(self, model: Model) -> Evaluation:
         return evaluate(scores_of(model, self._held_out.x, self._card.scale), self._held_out.bad, self._card)

@@ -60,8 +60,11 @@ def _read_array(array: Array) -> NDArray[Any]:
     if kind is None or array.stype != "numpy.ndarray" or len(shape) > _MOST_AXES or any(n < 0 for n in shape):
         raise MalformedError("An array of a Flower message has a type or shape that no letter has.")
     front = BytesIO()
-    np.lib.format.write_array_header_1_0(front, {"descr": kind, "fortran_order": False, "shape": tuple(shape)})
-    start = front.tell()
-    if array.data[:start] != front.getvalue() or len(array.data) - start != math.prod(shape) * np.dtype(kind).itemsize:
-        raise MalformedError("An array of a Flower message is not what it claims to be; its sender is not fedcredit.")
-    return np.array(np.frombuffer(array.data[start:], kind).reshape(shape))
+    try:
+        np.lib.format.write_array_header_1_0(front, {"descr": kind, "fortran_order": False, "shape": tuple(shape)})
+        start, length = front.tell(), math.prod(shape) * np.dtype(kind).itemsize
+        if array.data[:start] == front.getvalue() and len(array.data) - start == length:
+            return np.array(np.frombuffer(array.data[start:], kind).reshape(shape))
+    except (ValueError, OverflowError):
+        pass  # an axis or a product of axes that numpy cannot count, in an array that may have no number at all
+    raise MalformedError("An array of a Flower message is not what it claims to be; its sender is not fedcredit.")

@@ -52,6 +52,7 @@ class Joined(_Header, frozen=True, tag="joined"):
     run: str
     keys: SumKeys | None
     ledger: LedgerMark
+    signature: bytes
 
 
 class Introduction(_Header, frozen=True, tag="introduction"):
@@ -82,10 +83,13 @@ class Delivery(_Header, frozen=True, tag="delivery"):
 
 
 class Received(_Header, frozen=True, tag="received"):
-    """Data holder: I hold the shares."""
+    """Data holder: I hold the shares of every member; or, of those who are `faulty`, they do not open, and I wait
+    for a delivery of which all do.
+    """
 
     holder: str
     run: str
+    faulty: list[str]  # sorted
 
 
 class Instruction(_Header, frozen=True, tag="instruction"):

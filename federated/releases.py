@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import assert_never
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
-from federated.messages import LedgerMark
+from federated.messages import Joined, LedgerMark, encode_header
 from federated.plan import TrainingPlan
 from federated.recipes.base import Recipe
 from federated.scorecard import PointScale
@@ -31,10 +32,17 @@ def measurement_stage(recipe: Recipe) -> int:
     return recipe.rounds + 1
 
 
-def sum_keys_statement(run: str, channel: bytes, stages: Sequence[bytes], seeds: Sequence[bytes]) -> bytes:
+def joined_statement(joined: Joined) -> bytes:
+    """What a data holder signs about taking part in a run: all of its answer but the signature."""
+    unsigned = msgspec.structs.replace(joined, signature=b"")
+    return _canonical({"joined_sha256": hashlib.sha256(encode_header(unsigned)).hexdigest(), "run": joined.run})
+
+
+def sum_keys_statement(run: str, holder: str, channel: bytes, stages: Sequence[bytes], seeds: Sequence[bytes]) -> bytes:
     """What a data holder signs about its keys of a run, so that nobody in between can replace them."""
     statement = {
         "channel": channel.hex(),
+        "holder": holder,
         "run": run,
         "seeds": [seed.hex() for seed in seeds],
         "stages": [stage.hex() for stage in stages],

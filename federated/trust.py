@@ -27,12 +27,35 @@ class Aggregation(StrEnum):
 
 _MASKS: Final = (
     "The masks hold even against a coordinator that lies about who left, together with as many data holders as the "
-    "plan tolerates drop-outs. They assume that the other data holders are real and follow the protocol."
+    "plan tolerates drop-outs. They assume that the other data holders are real and follow the protocol. Any one of "
+    "them that sends numbers which are no lawful update can spoil a sum without being named: only numbers out of all "
+    "reach are noticed."
+)
+_ADDED_WHILE_TRAINING: Final = (
+    "Each data holder adds all the noise of the training itself, while it trains, so the training's epsilon holds for "
+    "every update, whoever leaves and whoever sees it; "
 )
 
 
-def told(trust: TrustModel) -> str:
-    """Whom one must trust, and how far, as sentences for reports."""
+def told(trust: TrustModel, *, adds_noise: bool) -> str:
+    """Whom one must trust, and how far, as sentences for reports.
+
+    `adds_noise` says whether training needs noise in its sums: some recipes have it in the contributions already. The
+    measurement always needs it.
+    """
+    if adds_noise:
+        return _told(trust)
+    match trust:
+        case TrustModel.HOLDER_NOISE:
+            return _ADDED_WHILE_TRAINING + "the coordinator sees every update. Of the measurement: " + _told(trust)
+        case TrustModel.SHARED_NOISE | TrustModel.COORDINATOR_NOISE:
+            hidden = "masks hide single updates from the coordinator, too. Of the measurement: "
+            return _ADDED_WHILE_TRAINING + hidden + _told(trust)
+        case _:
+            assert_never(trust)
+
+
+def _told(trust: TrustModel) -> str:
     match trust:
         case TrustModel.SHARED_NOISE:
             return (

@@ -9,6 +9,7 @@ import math
 import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import assert_never
 
 from privacy.sampled import epsilon_of_curve, gaussian_curve, renyi_curve
@@ -98,6 +99,7 @@ def _require_delta(delta: float) -> None:
         raise ValueError("requires 0 < delta < 1")
 
 
+@lru_cache(maxsize=4096)
 def mu_of(epsilon: float, delta: float) -> float:
     """The largest mu, rounded down, whose release is (`epsilon`, `delta`)-DP. Requires epsilon >= 0, 0 < delta < 1."""
     _require_delta(delta)

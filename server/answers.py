@@ -20,13 +20,20 @@ from federated.messages import (
     Update,
     array_of,
 )
-from federated.releases import dealing_statement, reveal_statement, sum_keys_statement, update_statement
+from federated.releases import (
+    dealing_statement,
+    joined_statement,
+    reveal_statement,
+    sum_keys_statement,
+    update_statement,
+)
 from privacy.consent.limits import DIGEST_BYTES
 from privacy.consent.signing import PayloadType, verify
 from privacy.errors import FedcreditError, MalformedError, RefusalCode, RefusalError, TamperingError
 from privacy.secure_sum.keys import PublicKeys
 from privacy.secure_sum.locks import ENTRY_BYTES
 from privacy.secure_sum.member import Reveal
+from privacy.secure_sum.secrets import sealed_bytes
 
 MOST_NAMED: Final = 10
 LONGEST_LEDGER: Final = 2**53
@@ -101,6 +108,7 @@ class Answers:
             raise MalformedError("it sent keys where none are needed, or none where they are")
         if header.keys is not None and stages is not None:
             self._require_keys(header.keys, holder, stages)
+        self._require_signature(holder, PayloadType.JOINED, joined_statement(header), header.signature)
         return header
 
     def _require_keys(self, keys: SumKeys, holder: str, stages: int) -> None:
@@ -111,25 +119,27 @@ class Answers:
             raise MalformedError("its keys are not lawful") from None
         if len(keys.stages) != stages or len(set(all_keys)) != len(all_keys):
             raise MalformedError("its keys have the wrong number, or two are equal")
-        statement = sum_keys_statement(self.run, keys.channel, keys.stages, keys.seeds)
+        statement = sum_keys_statement(self.run, holder, keys.channel, keys.stages, keys.seeds)
         self._require_signature(holder, PayloadType.SUM_KEYS, statement, keys.signature)
 
-    def dealt(self, answer: Letter, holder: str, *, joined: Collection[str]) -> Dealt:
+    def dealt(self, answer: Letter, holder: str, *, joined: Collection[str], stages: int) -> Dealt:
         """Shares for everybody else who joined."""
         header = _header(answer, holder, Dealt)
         if header.run != self.run or header.sealed.keys() != set(joined) - {holder}:
             raise MalformedError("it dealt for another run, or not to everybody who joined")
-        if len({len(sealed) for sealed in header.sealed.values()}) > 1:
-            raise MalformedError("it dealt shares of different sizes")
+        if any(len(sealed) != sealed_bytes(stages) for sealed in header.sealed.values()):
+            raise MalformedError("it dealt shares of another size than those of the plan's releases")
         statement = dealing_statement(self.run, holder, header.sealed)
         self._require_signature(holder, PayloadType.DEALING, statement, header.signature)
         return header
 
-    def received(self, answer: Letter, holder: str) -> Received:
-        """Of a data holder that has the others' shares."""
+    def received(self, answer: Letter, holder: str, *, members: Collection[str]) -> Received:
+        """Of a data holder that has the others' shares, or says whose do not open."""
         header = _header(answer, holder, Received)
         if header.run != self.run:
             raise MalformedError("it received the shares of another run")
+        if header.faulty != sorted(set(header.faulty) & set(members) - {holder}):
+            raise MalformedError("it complains about shares of others than were delivered")
         return header
 
     def update(self, answer: Letter, holder: str, *, release: str, length: int) -> tuple[Update, NDArray[np.uint64]]:

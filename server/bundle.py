@@ -1,6 +1,7 @@
 """The published bundle: scorecard, model, privacy statement, released metrics and parity vectors, signed as one."""
 
 import hashlib
+import math
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from federated.model import LinearModel
 from federated.plan import recipe_of
 from federated.recipes.base import Recipe
 from federated.scorecard import Scorecard
-from federated.trust import told
+from federated.trust import Aggregation, TrustModel, told
 from privacy.consent.signing import PayloadType, SigningKey
 from privacy.errors import MalformedError
 from server.calibration import Calibration
@@ -48,7 +49,9 @@ def write_bundle(
         "model.json": model_document(model),
         "privacy.json": canonical(_privacy(outcome, recipe, excludes)),
         "calibration.json": canonical(_calibration(outcome.calibration)),
-        "metrics.json": canonical(_metrics(outcome.scorecard, outcome.released, outcome.deviation)),
+        "metrics.json": canonical(
+            _metrics(outcome.scorecard, outcome.released, outcome.deviation, outcome.plan.aggregation)
+        ),
         "parity.json": canonical(_parity(outcome.scorecard)),
     }
     manifest = canonical(
@@ -76,16 +79,34 @@ def _privacy(outcome: Outcome, recipe: Recipe, excludes: tuple[str, ...]) -> Map
         "delta": privacy.delta,
         "unit": "person",
         "adjacency": "add or remove one person",
+        "about": _guarantee(plan.trust),
         "accountant": recipe.accountant,
+        "measurement_accountant": "exact Gaussian DP",
         "excludes": list(excludes),
         "recipe": recipe.name.value,
         "reason_for_recipe": plan.reason,
         "trust": plan.trust.value,
-        "trust_model": told(plan.trust),
+        "trust_model": told(plan.trust, adds_noise=math.isfinite(recipe.mu(1))),
         "aggregation": plan.aggregation.value,
         "dropouts_tolerated": plan.dropouts_tolerated,
         "not_private": plan.seed is not None,
     }
+
+
+def _guarantee(trust: TrustModel) -> str:
+    full = "epsilon is for a person who takes part in full (share 1); a smaller share costs less"
+    if trust is TrustModel.HOLDER_NOISE:
+        return f"{full}; it holds for the releases of each data holder, and somebody in several spends it in each"
+    return full
+
+
+def _noise(aggregation: Aggregation) -> str:
+    if aggregation is Aggregation.SUM:
+        return "the standard deviation is that of the released counts"
+    return (
+        "the standard deviation is that of the plain sum of the updates; where noise is all that tells updates apart, "
+        "a median or trimmed mean in its place has up to sqrt(pi / 2) times as much"
+    )
 
 
 def _calibration(calibration: Calibration) -> Mapping[str, object]:
@@ -96,13 +117,16 @@ def _calibration(calibration: Calibration) -> Mapping[str, object]:
     }
 
 
-def _metrics(scorecard: Scorecard, released: ScoreHistogram, noise: float) -> Mapping[str, object]:
+def _metrics(
+    scorecard: Scorecard, released: ScoreHistogram, noise: float, aggregation: Aggregation
+) -> Mapping[str, object]:
     middles = (released.edges[:-1] + released.edges[1:]) / 2
     figures = released.metrics(scorecard.probability_of_bad(middles))
     return {
         "about": "from the noisy histogram of held-out people, which is all that was released about them; the figures "
         "carry its noise, and counts may be negative",
         "noise_standard_deviation_of_each_count": noise,
+        "noise": _noise(aggregation),
         "metrics": figures.to_dict(),
         "histogram": {
             "edges": released.edges.tolist(),

@@ -20,6 +20,7 @@ BANDS_TOGETHER = 4  # noise cancels in wider bands
 FEWEST_DEVIATIONS = 8.0  # a count below that many deviations of its noise says too little about a level
 STEPS = 50
 SMALLEST_STEP = 1e-12
+RIDGE = 1e-9
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,7 +109,12 @@ def _fitted(released: ScoreHistogram, scale: PointScale) -> Calibration:
         probability = probability_of(columns @ found)
         gradient = columns.T @ (bads - (goods + bads) * probability)
         curvature = (columns.T * ((goods + bads) * probability * (1 - probability))) @ columns
-        step = np.linalg.solve(curvature + 1e-9 * np.eye(2), gradient)
+        # As large as the numbers are: where all people are in one band, slope and intercept cannot be told apart.
+        ridge = RIDGE * max(1.0, float(np.trace(curvature)))
+        try:
+            step = np.linalg.solve(curvature + ridge * np.eye(2), gradient)
+        except np.linalg.LinAlgError:
+            return AS_TRAINED
         before = _log_likelihood(columns @ found, goods, bads)
         while _log_likelihood(columns @ (found + step), goods, bads) < before and np.abs(step).max() > SMALLEST_STEP:
             step = step / 2

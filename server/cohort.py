@@ -5,14 +5,15 @@ from dataclasses import dataclass
 from functools import partial
 
 from federated.channel import Act, Channel
-from federated.messages import Dealt, Delivery, Introduction, Joined, Letter, SumKeys
+from federated.messages import Introduction, Joined, Letter, SumKeys
 from federated.plan import TrainingPlan
 from privacy.errors import FedcreditError, RefusalCode, RefusalError
 from server.answers import SILENT, Absence, Answers, claimed_by, code_of, told
+from server.delivery import Deliveries
 from server.exchange import Exchange
-from server.memory import BegunRun, LedgerMarks, left_over
+from server.memory import BegunRun, Dealing, LedgerMarks, Members, Opened
 
-BEGUN_WITHOUT = Absence("the run was begun without it", RefusalCode.REPLAY)
+OTHER_KEYS = Absence("its keys are others than those that the run was begun with", RefusalCode.INTEGRITY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,7 +21,7 @@ class Cohort:
     """The data holders of a run.
 
     `joined` by id, sorted; `members` are those whose updates its sums are made of, sorted; `absent` says of everybody
-    else in the roster why not. No sum is made of fewer than `threshold`.
+    else in the roster why not. No sum is made of fewer than `threshold`. `deliveries` are None where nothing is masked.
     """
 
     run: str
@@ -28,11 +29,15 @@ class Cohort:
     members: tuple[str, ...]
     absent: Mapping[str, Absence]
     threshold: int
+    deliveries: Deliveries | None
 
 
 @dataclass(frozen=True, slots=True)
 class Beginning:
-    """Opens one run of `stages` releases: nobody's answer, however odd, keeps the others from beginning."""
+    """Opens one run of `stages` releases: nobody's answer, however odd, keeps the others from beginning.
+
+    A run that was begun before goes on with those who were in it then, as many of them as it needs.
+    """
 
     plan: TrainingPlan
     stages: int
@@ -43,36 +48,44 @@ class Beginning:
     def open(self, opening: Letter, channel: Channel, *, deadline_s: float) -> tuple[Cohort, Exchange]:
         """Who takes part in the run, and the way to them.
 
-        RefusalError if too few join, deal or receive; nothing was charged then.
+        RefusalError if too few join, deal or receive; nothing was charged then, unless the run was begun before.
         """
         given = dict.fromkeys(channel.nodes(), opening)
         answers = channel.ask(given, act=Act.QUERY, deadline_s=deadline_s)
-        nodes, joined, absent = self._joined(answers)
-        self._require(len(joined), self.plan.minimum_holders, "joined the run", absent)
-        chosen = self.begun.choose("opening", joined)
-        absent |= dict.fromkeys(left_over(joined, chosen), BEGUN_WITHOUT)
-        exchange = Exchange(channel, {holder: nodes[holder] for holder in chosen}, deadline_s=deadline_s)
-        members, threshold = chosen, self.plan.minimum_holders
-        keys = {holder: theirs for holder in chosen if (theirs := joined[holder].keys) is not None}
-        if self.plan.trust.is_masked:
-            threshold = len(chosen) - self.plan.dropouts_tolerated
-            members = self._share(exchange, keys, threshold, absent)
-        return (
-            Cohort(
-                run=self.answers.run,
-                joined={holder: joined[holder] for holder in chosen},
-                members=members,
-                absent=dict(sorted(absent.items())),
-                threshold=threshold,
-            ),
-            exchange,
+        nodes, here, away = self._joined(answers)
+        opened = self.begun.opened()
+        if opened is None:
+            self._require(len(here), self.plan.minimum_holders, "joined the run", away)
+            opened = Opened(here, away)
+            self.begun.keep_opened(opened)
+        for holder in [holder for holder, header in here.items() if not _is_same(header, opened.joined.get(holder))]:
+            del nodes[holder]
+            away[holder] = OTHER_KEYS
+        away = {holder: absence for holder, absence in away.items() if holder in opened.joined}
+        nodes = {holder: node for holder, node in nodes.items() if holder in opened.joined}
+        masked = self.plan.trust.is_masked
+        threshold = len(opened.joined) - self.plan.dropouts_tolerated if masked else self.plan.minimum_holders
+        self._require(len(nodes), threshold, "are here of those who joined the run", away)
+        exchange = Exchange(channel, nodes, deadline_s=deadline_s, away=away)
+        members, absent, deliveries = sorted(opened.joined), dict(opened.absent), None
+        if masked:
+            deliveries = self._shared(exchange, opened.joined, threshold, absent)
+            members = list(deliveries.members)
+        cohort = Cohort(
+            run=self.answers.run,
+            joined=opened.joined,
+            members=tuple(members),
+            absent=dict(sorted(absent.items())),
+            threshold=threshold,
+            deliveries=deliveries,
         )
+        return cohort, exchange
 
     def _joined(self, answers: Mapping[int, Letter]) -> tuple[dict[str, int], dict[str, Joined], dict[str, Absence]]:
         """Nodes and headers of those who joined, and why the rest of the roster did not.
 
-        An answer in nobody's name counts as silence of whoever it was. Where nothing is masked, joining is not signed:
-        whoever joins in another's name comes no further than its first update, which is.
+        An answer in nobody's name counts as silence of whoever it was, and so does one in another's name, for joining
+        is signed: it puts nobody out.
         """
         found: dict[str, list[tuple[int, Joined]]] = {}
         absent = dict.fromkeys(self.answers.identities, SILENT)
@@ -102,7 +115,7 @@ class Beginning:
         return header
 
     def owner_of(self, answer: Letter, cohort: Cohort) -> str | None:
-        """The data holder of `cohort` that has answered an opening from a new node, with the keys it had; or None."""
+        """The data holder of `cohort` whose key has signed this answer of a new node, with the keys it had; or None."""
         holder = claimed_by(answer.header)
         if holder is None or holder not in cohort.joined:
             return None
@@ -110,40 +123,77 @@ class Beginning:
             header = self._read(answer, holder)
         except FedcreditError:
             return None
-        return holder if header.keys == cohort.joined[holder].keys else None
+        return holder if _is_same(header, cohort.joined[holder]) else None
 
-    def _share(
-        self, exchange: Exchange, keys: Mapping[str, SumKeys], threshold: int, absent: dict[str, Absence]
-    ) -> tuple[str, ...]:
-        """Have secrets dealt and delivered; who dealt are the members. Adds to `absent` who did not deal."""
-        run = self.answers.run
-        introduction = Letter(Introduction(run, dict(keys)))
-        dealt, missing = exchange.ask(
-            dict.fromkeys(keys, introduction), act=Act.QUERY, read=partial(self.answers.dealt, joined=keys)
-        )
-        absent |= missing
-        self._require(len(dealt), threshold, "dealt the others shares of their masks' secrets", absent)
-        members = self.begun.choose("dealing", dealt)
-        absent |= dict.fromkeys(left_over(dealt, members), BEGUN_WITHOUT)
-        deliveries = {holder: Letter(_delivery(run, holder, members, dealt)) for holder in members}
+    def _shared(
+        self, exchange: Exchange, joined: Mapping[str, Joined], threshold: int, absent: dict[str, Absence]
+    ) -> Deliveries:
+        """Have secrets dealt and delivered; who dealt well are the members. Adds to `absent` who is none, and why."""
+        dealing = self.begun.dealing()
+        if dealing is None:
+            dealing = self._dealt(exchange, joined)
+            self._require(
+                len(dealing.dealt), threshold, "dealt the others shares of their masks' secrets", dealing.absent
+            )
+            self.begun.keep_dealing(dealing)
+        absent |= dealing.absent
+        deliveries = Deliveries(self.answers.run, dealing.dealt, sorted(dealing.dealt), exchange, self.answers)
+        kept = self.begun.members()
+        if kept is None:
+            kept = self._delivered(deliveries, threshold)
+        elif kept.absent:
+            deliveries.without(kept.absent)
+        absent |= kept.absent
+        return deliveries
+
+    def _delivered(self, deliveries: Deliveries, threshold: int) -> Members:
+        """Bring everybody its shares; once more, without those whose shares do not open, if there are any.
+
+        Whoever could open theirs, and so holds shares of more than the members, needs no others.
+        """
+        members = self._members(deliveries, deliveries.bring())
+        self._require(len(members.members), threshold, "dealt shares that open", members.absent)
+        self.begun.keep_members(members)
+        if members.absent:
+            deliveries.without(members.absent)
+            deliveries.bring()
         # Whoever is silent now may have its shares all the same: it stays a member, and each stage will tell.
-        received, missing = exchange.ask(deliveries, act=Act.QUERY, read=self.answers.received)
-        self._require(len(received), threshold, "received the shares", missing)
+        received = len(deliveries.members) - len(deliveries.missing)
+        self._require(received, threshold, "received the shares", deliveries.missing)
         return members
+
+    def _dealt(self, exchange: Exchange, joined: Mapping[str, Joined]) -> Dealing:
+        keys = {holder: theirs for holder, header in joined.items() if (theirs := header.keys) is not None}
+        introduction = Letter(Introduction(self.answers.run, keys))
+        read = partial(self.answers.dealt, joined=keys, stages=self.stages)
+        return Dealing(*exchange.ask(dict.fromkeys(keys, introduction), act=Act.QUERY, read=read))
+
+    def _members(self, deliveries: Deliveries, accused: Mapping[str, Collection[str]]) -> Members:
+        """Everybody but those whose shares do not open for more data holders than may lie together."""
+        faulty = {
+            dealer: Absence(f"the shares that it dealt do not open, say {', '.join(sorted(by))}", RefusalCode.INTEGRITY)
+            for dealer, by in accused.items()
+            if len(by) > self.plan.dropouts_tolerated
+        }
+        return Members([holder for holder in deliveries.members if holder not in faulty], faulty)
 
     def _require(self, found: int, needed: int, did: str, absent: Mapping[str, Absence]) -> None:
         if found < needed:
+            charged = (
+                "The run was begun before: what was charged stays charged, and what was released is not asked again."
+                if self.begun.is_repeated
+                else "Nothing was released or charged."
+            )
             raise RefusalError(
-                f"{found} data holders {did} and the plan needs {needed} ({told(absent)}). Nothing was released or "
-                "charged. The coordinator should ask their operators, then run the same plan again, or write a plan "
-                "that fits.",
+                f"{found} data holders {did} and the plan needs {needed} ({told(absent)}). {charged} The coordinator "
+                "should ask their operators, then run the same plan again, or write a plan that fits.",
                 code_of(absent),
             )
 
 
-def _delivery(run: str, holder: str, members: Collection[str], dealt: Mapping[str, Dealt]) -> Delivery:
-    sealed = {dealer: dealt[dealer].sealed[holder] for dealer in members if dealer != holder}
-    return Delivery(run, sorted(members), sealed)
+def _is_same(header: Joined, before: Joined | None) -> bool:
+    """Whether who joins has the keys it had; whoever was not in the run then is no other."""
+    return before is None or header.keys == before.keys
 
 
 def _twins(keys: Mapping[str, SumKeys | None]) -> list[str]:

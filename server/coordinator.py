@@ -22,13 +22,15 @@ from federated.schema_toml import load_schema
 from federated.scorecard import PointScale, Scorecard, scorecard_from
 from federated.trust import TrustModel
 from privacy.consent.signing import SigningKey
-from privacy.errors import MalformedError
+from privacy.errors import MalformedError, RefusalCode, RefusalError
 from privacy.noise import NoiseSource, SecureNoise, SeededNoise
 from server.calibration import Calibration, calibration_from
 from server.memory import BegunRun, LedgerMarks
 from server.plan_checks import checked_stages
 from server.rounds import Plan, Progress, Run
 from server.sums import Release
+
+RECORD = "run.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,12 +155,18 @@ class Coordinator:
             "refused": outcome.refused,
             "releases": [_recorded(release) for release in outcome.releases],
         }
-        directory = self._directory / "runs" / outcome.run
+        directory, content = self._directory / "runs" / outcome.run, canonical(record)
+        if (directory / RECORD).exists() and (directory / RECORD).read_bytes() != content:
+            raise RefusalError(
+                f"{RECORD} of this run is there already, says something else, and is left as it is: it may be with "
+                "auditors. The coordinator should keep it, or move the run's directory away and run the plan again.",
+                RefusalCode.REPLAY,
+            )
         directory.mkdir(parents=True, exist_ok=True)
         write_whole(directory / "model.json", model_document(outcome.model))
         if outcome.scorecard is not None:
             write_whole(directory / "scorecard.json", outcome.scorecard.to_json())
-        write_whole(directory / "run.json", canonical(record))  # last: its presence says that the run is whole
+        write_whole(directory / RECORD, content)  # last: its presence says that the run is whole
 
 
 def _recorded(release: Release) -> dict[str, object]:

@@ -1,5 +1,6 @@
 """The coordinator's channel over a Flower grid: any grid, in process or on the network."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 
@@ -9,7 +10,8 @@ from flwr.serverapp import Grid
 from federated.channel import Act
 from federated.flower import read_letter, write_letter
 from federated.messages import Letter
-from privacy.errors import MalformedError
+
+_LOG = logging.getLogger(__name__)
 
 
 class GridChannel:
@@ -29,13 +31,13 @@ class GridChannel:
         messages = [Message(write_letter(letter), node, act.value) for node, letter in letters.items()]
         answers = {}
         for reply in self._grid.send_and_receive(messages, timeout=deadline_s):
-            node = reply.metadata.src_node_id
-            if reply.has_error() or node not in letters or node in answers:
-                continue
             try:
-                answers[node] = read_letter(reply.content)
-            except MalformedError:
-                continue  # one sender of nonsense must not end the round for the others
+                node = reply.metadata.src_node_id
+                if not reply.has_error() and node in letters and node not in answers:
+                    answers[node] = read_letter(reply.content)
+            except Exception as error:  # the rim: one sender of nonsense must not end the round for the others
+                # Its text may be anything that the sender wrote, so only its class is told.
+                _LOG.warning("an answer could not be read (%s); it counts as silence", type(error).__name__)
         return answers
 
 

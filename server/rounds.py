@@ -58,8 +58,8 @@ class Plan:
 class Run:
     """One run of a plan over a channel, begun: who takes part is settled, and each stage does without who is away."""
 
-    def __init__(self, plan: Plan, cohort: Cohort, sums: Sums, look_for_silent: Callable[[], None]) -> None:
-        self._plan, self._sums, self._look_for_silent = plan, sums, look_for_silent
+    def __init__(self, plan: Plan, cohort: Cohort, sums: Sums) -> None:
+        self._plan, self._sums = plan, sums
         self.cohort = cohort
 
     @classmethod
@@ -86,15 +86,19 @@ class Run:
         opening = Letter(Opening(plan.signed.payload, plan.signed.signature, checkpoints, marks.of(answers.identities)))
         cohort, exchange = beginning.open(opening, channel, deadline_s=deadline_s)
         owner_of = partial(beginning.owner_of, cohort=cohort)
-        look = partial(exchange.look_for_silent, opening, owner_of)
-        return cls(plan, cohort, Sums(plan.terms, cohort, exchange, answers, kept, marks, noise), look)
+
+        def look() -> None:
+            exchange.look_for_silent(opening, owner_of)
+            if cohort.deliveries is not None:
+                cohort.deliveries.bring()
+
+        return cls(plan, cohort, Sums(plan.terms, cohort, exchange, answers, kept, marks, noise, look))
 
     def train(self, progress: Progress) -> Trained:
         """All rounds of the recipe. RefusalError as soon as too few data holders are left in one."""
         recipe = self._plan.recipe
         state, releases = recipe.start(), []
         for stage in self._plan.stages[: recipe.rounds]:
-            self._look_for_silent()
             header = Instruction(self.cohort.run, stage.number, list(self.cohort.members))
             summed = self._sums.of(stage, Letter(header, recipe.instruction(state)))
             state = recipe.advance(state, summed.total, contributors=summed.contributors)
@@ -105,7 +109,6 @@ class Run:
     def measure(self, scorecard: bytes) -> Measured:
         """The noisy score histogram of the held-out people who agreed to it, summed over the cohort."""
         stage = self._plan.stages[-1]
-        self._look_for_silent()
         header = Measurement(self.cohort.run, list(self.cohort.members), scorecard)
         summed = self._sums.of(stage, Letter(header))
         counts, (heads, bads) = summed.total[:-2], summed.total[-2:] / BASE_RATE_SCALE

@@ -39,6 +39,10 @@ class MaskedSums:
             raise self._not_unmasked(name, f"{len(reveals)} helped", unhelpful)
         try:
             unmasked = self._unmasker().unmask(stage, members, masked, reveals)
+        except RefusalError as error:
+            if error.code is RefusalCode.INTEGRITY:
+                raise self._wrongly_dealt(name, str(error)) from error
+            raise self._not_unmasked(name, str(error), unhelpful) from error
         except FedcreditError as error:
             raise self._not_unmasked(name, str(error), unhelpful) from error
         return unmasked.total, dict(sorted((unhelpful | dict.fromkeys(unmasked.liars, WRONG_SHARES)).items()))
@@ -51,11 +55,20 @@ class MaskedSums:
         }
         return Unmasker(keys, self.cohort.members, run=self.cohort.run, threshold=self.cohort.threshold)
 
+    @staticmethod
+    def _wrongly_dealt(name: str, why: str) -> RefusalError:
+        return RefusalError(
+            f"The masks of release {name.partition('/')[2]} cannot be taken off: {why} The run ends here without a "
+            "model; what was charged stays charged. The same plan would end here again, so the coordinator should "
+            "write another without whoever is named, and ask its operator.",
+            RefusalCode.INTEGRITY,
+        )
+
     def _not_unmasked(self, name: str, why: str, unhelpful: Mapping[str, Absence]) -> RefusalError:
         return RefusalError(
             f"The masks of release {name.partition('/')[2]} cannot be taken off: {self.cohort.threshold} data holders "
             f"must help with right shares, and: {why} ({told(unhelpful)}). The run ends here without a model; what was "
             "charged stays charged. The coordinator should ask the operators of those named, then run the same plan "
-            "again: what was released is repeated, not redone.",
+            "again: what was released is not asked again.",
             code_of(unhelpful),
         )

@@ -2,9 +2,11 @@
 
 import math
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import assert_never
+
+import numpy as np
 
 from federated.messages import Letter, Update
 from federated.plan import TrainingPlan
@@ -14,13 +16,14 @@ from privacy.errors import RefusalCode, RefusalError
 from privacy.grid import Words, add_words
 from privacy.noise import NoiseSource, Vector
 from server.answers import Absence, Answers, code_of, told
-from server.cohort import BEGUN_WITHOUT, Cohort
+from server.cohort import Cohort
 from server.exchange import Exchange
-from server.memory import BegunRun, LedgerMarks, left_over
+from server.memory import BegunRun, LedgerMarks, Total, Updates
 from server.secure_sums import MaskedSums
 from server.stage import Stage
 from server.visible_sums import aggregated
 
+ROLLED_BACK = Absence("its privacy ledger has lost entries since its last release", RefusalCode.INTEGRITY)
 OUT_OF_BOUNDS = Absence("its numbers are larger than any people and noise can make them", RefusalCode.INTEGRITY)
 
 
@@ -63,36 +66,61 @@ class Sums:
     begun: BegunRun
     marks: LedgerMarks
     noise: Callable[[int], NoiseSource]
+    look_for_silent: Callable[[], None]  # before anybody is asked for a release
+    # Everybody's ledger at its last release; of whoever has lost entries, longer than any, for the rest of the run.
+    _longest: dict[str, float] = field(default_factory=dict, init=False)
 
     def of(self, stage: Stage, letter: Letter) -> Summed:
-        """Ask every member for its update and add up what came.
+        """Ask every member for its update and add up what came; what an earlier try has kept is not asked again.
 
         RefusalError if too few came, or if the sum is larger than lawful updates can make it.
         """
-        name, length = stage.name(self.cohort.run), stage.shape.length
-        read = partial(self.answers.update, release=name, length=length)
-        found, absent = self.exchange.ask(dict.fromkeys(self.cohort.members, letter), act=stage.act, read=read)
-        self.marks.keep({holder: header.ledger for holder, (header, _) in found.items()})
-        if not self.plan.trust.is_masked:
-            for holder in [holder for holder, (_, words) in found.items() if not self._lawful(stage, words)]:
-                del found[holder]
-                absent[holder] = OUT_OF_BOUNDS
-        if len(found) < self.cohort.threshold:
-            raise _too_few(stage, len(found), self.cohort, absent)
-        contributors = self.begun.choose(stage.what, found)
-        absent |= dict.fromkeys(left_over(found, contributors), BEGUN_WITHOUT)
-        words = {holder: found[holder][1] for holder in contributors}
-        total, unhelpful = self._total(stage, name, words)
-        release = Release(
-            name=name,
-            updates={holder: found[holder][0] for holder in contributors},
-            left_out=_reasons(absent),
-            unhelpful=_reasons(unhelpful),
-        )
-        variance = len(words) * self._each(stage)
+        name = stage.name(self.cohort.run)
+        updates = self.begun.updates(stage.number)
+        if updates is None:
+            updates = self._asked(stage, name, letter)
+            self.begun.keep_updates(stage.number, updates)
+        self._longest.update({holder: header.ledger.size for holder, header in updates.headers.items()})
+        forked = [holder for holder, reason in updates.left_out.items() if reason == ROLLED_BACK.reason]
+        self._longest.update(dict.fromkeys(forked, math.inf))
+        total = self.begun.total(stage.number)
+        if total is None:
+            words = {holder: words_of(content) for holder, content in updates.words.items()}
+            numbers, unhelpful = self._total(stage, name, words)
+            total = Total(numbers.astype("<f8").tobytes(), _reasons(unhelpful))
+            self.begun.keep_total(stage.number, total)
+        contributors = len(updates.headers)
+        variance = contributors * self._each(stage)
         if self.plan.trust is TrustModel.COORDINATOR_NOISE:
             variance = stage.shape.variance
-        return Summed(total, len(words), math.sqrt(variance) * stage.step, release)
+        return Summed(
+            total=np.frombuffer(total.numbers, "<f8").astype(np.float64),
+            contributors=contributors,
+            deviation=math.sqrt(variance) * stage.step,
+            release=Release(name, updates.headers, updates.left_out, total.unhelpful),
+        )
+
+    def _asked(self, stage: Stage, name: str, letter: Letter) -> Updates:
+        self.look_for_silent()
+        read = partial(self.answers.update, release=name, length=stage.shape.length)
+        found, absent = self.exchange.ask(dict.fromkeys(self.cohort.members, letter), act=stage.act, read=read)
+        for holder, (header, words) in list(found.items()):
+            if header.ledger.size <= self._longest.get(holder, 0):
+                # A ledger that has lost a release answers it anew; its mark would make the loss the truth.
+                absent[holder] = ROLLED_BACK
+            elif not self.plan.trust.is_masked and not self._lawful(stage, words):
+                absent[holder] = OUT_OF_BOUNDS
+        self.marks.keep(
+            {holder: seen.ledger for holder, (seen, _) in found.items() if absent.get(holder) is not ROLLED_BACK}
+        )
+        found = {holder: update for holder, update in found.items() if holder not in absent}
+        if len(found) < self.cohort.threshold:
+            raise _too_few(stage, len(found), self.cohort, absent)
+        return Updates(
+            headers={holder: header for holder, (header, _) in found.items()},
+            words={holder: words.astype("<u8").tobytes() for holder, (_, words) in found.items()},
+            left_out=_reasons(absent),
+        )
 
     def _total(self, stage: Stage, name: str, words: Mapping[str, Words]) -> tuple[Vector, dict[str, Absence]]:
         grid = stage.shape.grid
@@ -101,14 +129,10 @@ class Sums:
                 trimmed = self.plan.dropouts_tolerated
                 return aggregated(words, grid, self.plan.aggregation, trimmed=trimmed), {}
             case TrustModel.COORDINATOR_NOISE:
-                kept = self.begun.noised(stage.number, stage.shape.length)
-                if kept is not None:
-                    return grid.decode(kept), {}
                 exact, unhelpful = self._unmasked(stage, name, words)
+                # Drawn again only if nobody has seen the first draw: it is kept before anything follows from it.
                 drawn = discrete_gaussian(len(exact), stage.shape.variance, self.noise(stage.number))
-                noised = add_words([exact, grid.from_steps(drawn)])
-                self.begun.keep_noised(stage.number, noised)
-                return grid.decode(noised), unhelpful
+                return grid.decode(add_words([exact, grid.from_steps(drawn)])), unhelpful
             case TrustModel.SHARED_NOISE:
                 total, unhelpful = self._unmasked(stage, name, words)
                 return grid.decode(total), unhelpful
@@ -139,6 +163,11 @@ class Sums:
         return stage.can_be(values, holders=holders, variance=holders * self._each(stage))
 
 
+def words_of(content: bytes) -> Words:
+    """The words of one update, as they were kept."""
+    return np.frombuffer(content, "<u8").astype(np.uint64)
+
+
 def _reasons(absent: Mapping[str, Absence]) -> dict[str, str]:
     return {holder: absence.reason for holder, absence in sorted(absent.items())}
 
@@ -148,7 +177,7 @@ def _too_few(stage: Stage, left: int, cohort: Cohort, absent: Mapping[str, Absen
     text = (
         f"{left} data holders are left in {stage.what} and {cohort.threshold} are needed ({told(absent)}). The run "
         "ends here without a model; what was charged stays charged. The coordinator should ask the operators of those "
-        "named, then run the same plan again: releases that were made are repeated, not redone."
+        "named, then run the same plan again: what was released is not asked again."
     )
     if code in {RefusalCode.CONSENT, RefusalCode.REPLAY}:
         text += (

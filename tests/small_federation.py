@@ -5,7 +5,7 @@ from pathlib import Path
 
 from experiments.federation import Federation, PublicData
 from experiments.people import populate
-from experiments.plans import DELTA, default_plan
+from experiments.plans import DELTA, TRAINED_ON, default_plan
 from experiments.registry_place import IN_PROCESS, RegistryPlace
 from experiments.session import Session
 from federated.recipes.fixed_hessian import FixedHessianSettings
@@ -56,7 +56,7 @@ def small_federation(
         epsilon=epsilon,
         at=at,
         seed=seed,
-        people=people,
+        people=round(TRAINED_ON * people),
         recipe=recipe or usual_recipe(data.schema, epsilon=epsilon, steps=steps),
         trust=trust,
         dropouts_tolerated=dropouts_tolerated,

@@ -39,13 +39,11 @@ def privacy(claims: str, runs: int, as_json: bool) -> None:
     one does. Each statistical audit is wrong once in a thousand times: run it again before you raise an alarm.
     """
     from clients.audit.privacy_audits import all_audits
+    from clients.audit.privacy_harness import own_chance
     from clients.audit.privacy_report import PrivacyReport, read_claims
-    from privacy.noise import SecureNoise
 
     findings = [
-        found
-        for epsilon in read_claims(claims)
-        for found in all_audits(epsilon, runs, lambda _: SecureNoise(), time.perf_counter)
+        found for epsilon in read_claims(claims) for found in all_audits(epsilon, runs, own_chance, time.perf_counter)
     ]
     report = PrivacyReport(tuple(findings), runs)
     click.echo(json.dumps(report.to_json(), indent=2) if as_json else report.text())

@@ -34,6 +34,7 @@ from federated.recipes.gradient_descent import GradientDescentSettings
 from federated.recipes.histogram_scorecard import HistogramScorecardSettings
 from federated.recipes.registry import RecipeSettings
 from federated.recipes.sufficient_statistics import SufficientStatisticsSettings
+from federated.releases import Shape, measurement_noise, shape_of_measurement
 from federated.rows import LARGEST_CELL, EncodedRows
 from federated.trust import TrustModel
 from privacy.accounting import epsilon_of
@@ -118,29 +119,38 @@ def transcript_audit(of: Target, chances: Chances) -> Finding:
 
 
 def noise_audit(of: Target, chances: Chances) -> Finding:
-    """How little variance the noise can have, by draws made as data holders make them.
+    """How little variance the noise can have, by draws made as data holders make them: of rounds and of measurements.
 
     Once of a data holder on its own, and once of a secure sum from which the plan's drop-outs have left.
     """
-    draws: list[Vector] = []
+    rounds: list[Vector] = []
+    measured: list[Vector] = []
+    shape = shape_of_measurement(of.plan)
+    needed = measurement_noise(of.plan) * 2.0**-shape.grid.step_log2
     members, dropouts = len(of.plan.roster), of.plan.dropouts_tolerated
     for trust, adding in ((TrustModel.HOLDER_NOISE, 1), (TrustModel.SHARED_NOISE, members - dropouts)):
         for number in of.rounds:
-            shape = of.shape(number)
-            each = shape.holder_variance(trust, members=members, dropouts_tolerated=dropouts)
-            words = [_noise(of, number, each, chances(f"{trust}/{holder}/{number}")) for holder in range(adding)]
-            draws.append(np.sum(words, axis=0) / math.sqrt(shape.variance))
-    least = variance_below(np.concatenate(draws), confidence=CONFIDENCE)
+            one = of.shape(number)
+            drawn = _added(of, one, trust, adding, chances, f"{trust}/{number}")
+            rounds.append(drawn / math.sqrt(one.variance))
+        drawn = _added(of, shape, trust, adding, chances, f"{trust}/measurement")
+        measured.append(drawn / needed)
+    # Two bounds, either of which may be wrong by chance.
+    least = min(variance_below(np.concatenate(drawn), confidence=(1 + CONFIDENCE) / 2) for drawn in (rounds, measured))
     shown = epsilon_of(of.mu / math.sqrt(least), DELTA)
-    note = f"variance at most {least:.1%} of what is needed, from {sum(map(len, draws)):,} draws"
+    note = f"variance at most {least:.1%} of what is needed, from {sum(map(len, (*rounds, *measured))):,} draws"
     return Finding("noise", of.recipe.name, of.epsilon, shown, least < 1, note)
 
 
 def independence_audit(of: Target, chances: Chances) -> Finding:
-    """Whether any two releases, of different rounds or of different data holders, carry the same noise."""
+    """Whether any two releases, of different rounds or of different data holders, carry the same noise.
+
+    `chances` must be the installation's own, `own_chance`, or this is about something else. Noise that somebody can
+    predict, but that differs from release to release, looks like any other: nobody sees that from draws.
+    """
     length = of.shapes[-1].length
     releases = [
-        _noise(of, number, of.shape(number).variance, chances(f"{holder}/{number}"))
+        _noise(of.shape(number), of.shape(number).variance, chances(f"{holder}/{number}"))
         for holder in range(len(of.plan.roster))
         for number in of.rounds
         if of.shape(number).length == length
@@ -226,9 +236,18 @@ def _words(of: Target, sent: Sequence[Arrays], rows: EncodedRows, chances: Chanc
     ]
 
 
-def _noise(of: Target, number: int, variance: int, chance: NoiseSource) -> NDArray[np.int64]:
+def _added(of: Target, shape: Shape, trust: TrustModel, adding: int, chances: Chances, label: str) -> NDArray[np.int64]:
+    """The noise of a release of `shape` to which so many of the plan's data holders added their parts."""
+    plan = of.plan
+    each = shape.holder_variance(trust, members=len(plan.roster), dropouts_tolerated=plan.dropouts_tolerated)
+    added: NDArray[np.int64] = np.sum(
+        [_noise(shape, each, chances(f"{label}/{holder}")) for holder in range(adding)], axis=0
+    )
+    return added
+
+
+def _noise(shape: Shape, variance: int, chance: NoiseSource) -> NDArray[np.int64]:
     """A release over nobody: nothing but its noise, in whole grid steps."""
-    shape = of.shape(number)
     return noisy_words(shape, np.zeros(shape.length), variance, chance).view(np.int64)
 
 

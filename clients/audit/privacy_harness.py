@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 
+from clients.holder import release as holder_release
 from clients.holder.release import noisy_words
 from federated.characteristics import Category, Characteristic, Form, Numbers, Risk, Transform
 from federated.derive import Derivation, Derive
@@ -29,10 +30,17 @@ from privacy.noise import NoiseSource, Vector
 Chances = Callable[[str], NoiseSource]
 """A fresh source for each label, as a data holder takes a fresh one for each release."""
 
+
+def own_chance(label: str) -> NoiseSource:
+    """What this installation's data holders draw from for a release of a plan without a seed."""
+    return holder_release.chance_of(None, label)
+
+
 DELTA: Final = 1e-5
 HOLDERS: Final = 5
 DROPOUTS: Final = 1
 MOST_PEOPLE: Final = 100_000
+MEASUREMENT_BANDS: Final = 400
 FAR: Final = 1e6
 """A cell so large that whatever bounds a row has bounded it."""
 
@@ -102,7 +110,7 @@ def target(settings: RecipeSettings, encoder: Encoder) -> Target:
         not_before=0,
         ends=1,
         point_scale={},
-        measurement_bands=2,
+        measurement_bands=MEASUREMENT_BANDS,
         seed=None,
     )
     recipe = recipe_from(settings, encoder=encoder)

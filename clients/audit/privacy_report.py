@@ -15,16 +15,19 @@ LARGEST_CLAIM: Final = 8.0
 
 WHAT_AUDITS_SHOW: Final = (
     "An audit shows what releases cost at least; it can contradict a claim and never prove one. The claim itself rests "
-    "on the proofs that the code cites. These audits cover what one data holder computes and the noise it adds, for a "
-    "person with one row at it; they do not cover the masks, who gets which consent, the ledger's charges, what "
-    "several runs or data holders cost together, or the two recipes that train locally on samples."
+    "on the proofs that the code cites. These audits cover what one data holder computes in the rounds of a run and "
+    "the noise it adds there and to the measurement, for a person with one row at it, drawn from the source that its "
+    "releases draw from without a seed. They do not cover the sums of the measurement, the masks, how many members a "
+    "sum's noise is counted for, who gets which consent, the ledger's charges, what several runs or data holders cost "
+    "together, or the two recipes that train locally on samples. A source that somebody else can predict, but that "
+    "differs from release to release, looks like a good one."
 )
 
 HOW_THEY_DIFFER: Final = (
     "Exact transcript: replays what one person changes in every sum, no chance involved, and takes the noise to be "
-    "there. Noise: takes the changes for granted and measures the variance. Independent noise: looks for noise that "
-    "was used twice, which no other audit sees. One run and many runs: guess who took part, as an attacker would; "
-    "one run is blunt and finds gross faults only."
+    "there. Noise: takes the changes for granted and measures the variance. Independent noise: looks for the same "
+    "noise in two releases, which no other audit sees. One run and many runs: guess who took part, as an attacker "
+    "would; one run is blunt and finds gross faults only."
 )
 
 

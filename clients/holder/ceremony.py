@@ -60,7 +60,8 @@ def make_offers(desk: Desk, customers: Sequence[str], *, at: int) -> list[bytes]
     """A signed offer for each of `customers`, in order; the desk keeps them until they are answered or expire.
 
     An offer holds a handle and no customer number. Whoever is linked gets the handle there is, and the number of the
-    newest record here, so that a recovered wallet can go on.
+    newest record here, so that a recovered wallet can go on. Who was linked before gets the handle of then: under it
+    the privacy ledger knows what was spent.
     """
     for customer in customers:
         if not 1 <= len(customer) <= _LONGEST_CUSTOMER or not customer.isprintable():
@@ -72,7 +73,7 @@ def make_offers(desk: Desk, customers: Sequence[str], *, at: int) -> list[bytes]
         raise UsageError("A customer is named twice; give each customer once.")
     registry, notice = _registry(desk), _notice(desk)
     categories = tuple(sorted(desk.categories))
-    handles = desk.lane.links()
+    handles = desk.lane.handles_ever()
     pending, envelopes = [], []
     for customer in customers:
         handle = handles.get(customer)

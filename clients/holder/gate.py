@@ -26,6 +26,7 @@ from privacy.errors import MalformedError, RefusalCode, RefusalError
 _NONE: Final = CODES[Reason.NONE]
 _BUDGET: Final = CODES[Reason.BUDGET]
 _UNLINKED: Final = "unlinked"
+_OTHER_SAMPLE: Final = "in_the_other_sample"
 
 Codes = NDArray[np.uint8]
 Floats = NDArray[np.float64]
@@ -135,12 +136,14 @@ def decide_all(question: Question) -> Decisions:
     return Decisions(question.links, codes, shares, allowances)
 
 
-def permitted_rows(path: Path, schema: Schema, decisions: Decisions, *, fewest: int) -> PermittedRows:
-    """The rows of `path` whose subjects the gate lets through, and no other row.
+def permitted_rows(
+    path: Path, schema: Schema, decisions: Decisions, *, fewest: int, but: Container[str] = ()
+) -> PermittedRows:
+    """The rows of `path` whose subjects the gate lets through, and no other row; nor those of the customers in `but`.
 
     RefusalError if fewer than `fewest` remain. MalformedError if the table does not fit the schema.
     """
-    gatekeeper = _Gatekeeper(decisions)
+    gatekeeper = _Gatekeeper(decisions, but)
     table = read_table(path, schema, only=gatekeeper)
     if len(table.subjects) < fewest:
         raise RefusalError(
@@ -162,6 +165,21 @@ def permitted_rows(path: Path, schema: Schema, decisions: Decisions, *, fewest: 
         allowances=decisions.allowances[places],
         refusals=dict(gatekeeper.refusals),
     )
+
+
+@dataclass(frozen=True, slots=True)
+class Listed:
+    """How many rows a table has, and the customers they are about, if those were wanted."""
+
+    rows: int
+    customers: frozenset[str]
+
+
+def listed_in(path: Path, schema: Schema, *, named: bool) -> Listed:
+    """What `path` lists, whatever anybody allows; no row is read further than to its customer."""
+    lister = _Lister(named)
+    read_table(path, schema, only=lister)
+    return Listed(lister.rows, frozenset(lister.customers))
 
 
 def rows_to_score(paths: Sequence[Path], schema: Schema, allowed: Container[str]) -> list[RawTable]:
@@ -224,6 +242,7 @@ class _Gatekeeper:
     """Answers `customer in gatekeeper` by the decision on that subject, and counts whom it turned away."""
 
     decisions: Decisions
+    but: Container[str]
     places: dict[str, int] = field(init=False)
     refusals: Counter[str] = field(default_factory=Counter)
 
@@ -234,6 +253,24 @@ class _Gatekeeper:
         place = self.places.get(str(customer))
         code = None if place is None else int(self.decisions.codes[place])
         if code == ALLOW:
-            return True
-        self.refusals[_UNLINKED if code is None else REASON_CODES[code].value] += 1
+            if customer not in self.but:
+                return True
+            self.refusals[_OTHER_SAMPLE] += 1
+        else:
+            self.refusals[_UNLINKED if code is None else REASON_CODES[code].value] += 1
+        return False
+
+
+@dataclass(slots=True)
+class _Lister:
+    """Answers `customer in lister` by no, and notes who was asked about."""
+
+    named: bool
+    rows: int = 0
+    customers: set[str] = field(default_factory=set)
+
+    def __contains__(self, customer: object) -> bool:
+        self.rows += 1
+        if self.named:
+            self.customers.add(str(customer))
         return False

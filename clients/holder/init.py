@@ -186,6 +186,13 @@ largest_epsilon = 1.0
 largest_delta = 1e-5
 # With fewer permitted people than this, this data holder sits the run out.
 fewest_people = 30
+# A number that all data holders agree on: no more people than this are in all their tables together. A plan whose sums
+# have room for fewer is refused, and so is every run while one of our tables holds more rows than this: otherwise
+# a sum that runs over would tell something about the people in it.
+most_people = 1_000_000
+# How many runs the coordinator may open in 24 hours. Each tells it whether enough people are permitted, for nothing;
+# opening the same run again tells nothing new and is not counted.
+most_openings_per_day = 24
 # By how many seconds any two parties' clocks may differ.
 clock_skew_s = 120
 # While the registry cannot be reached, for how many seconds the last sync will do to read rows and to score people: so

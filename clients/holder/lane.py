@@ -255,6 +255,12 @@ class LaneCopy(LaneNotes):
         """Customer number to handle, of today's links; TamperingError if a link was edited or is gone."""
         return {customer: handle for customer, handle, _, _ in self._linked()}
 
+    def handles_ever(self) -> dict[str, bytes]:
+        """Customer number to handle, of today's links and of those that have ended without another."""
+        with self._session.reading():
+            ended = self._links.ended()
+        return {**ended, **self.links()}
+
     def links_by_handle(self) -> dict[bytes, Link]:
         """Handle to link, of today's links; TamperingError if a link was edited or is gone."""
         return {handle: Link(handle, key, size) for _, handle, key, size in self._linked()}

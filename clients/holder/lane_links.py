@@ -40,6 +40,10 @@ class Links:
         ended = (Link(*row[1:]) for row in self._base.whole("ended_links", "ORDER BY handle, linked_at_size"))
         return merge(ended, self.today(), key=lambda link: (link.handle, link.linked_at_size))
 
+    def ended(self) -> dict[str, bytes]:
+        """Customer number to handle, of the link of each that ended last."""
+        return {row[0]: row[1] for row in self._base.whole("ended_links", "ORDER BY ended_at_size")}
+
     def at(self, size: int) -> Iterator[Link]:
         """The link of each subject whose records count in the first `size` entries, ascending by handle."""
         # A link of today is in force where none that has ended is: it began after all of them.

@@ -4,11 +4,14 @@ from typing import Final
 
 from clients.holder.lane_session import LaneSession
 from clients.holder.ledger_chain import LedgerHead
+from privacy.consent.limits import DAY_S
 from privacy.consent.record import Uses
 from privacy.errors import UsageError
 
 MARK: Final = "mark "
 """What the names of marks begin with in the table of runs; no run's name has a space."""
+_OPENED: Final = "opened "
+"""The same for the runs that were opened; with each is kept when, so that they can be counted."""
 
 
 class LaneNotes:
@@ -57,6 +60,25 @@ class LaneNotes:
         """Whether `keep_mark` was given that name."""
         with self._session.reading():
             return bool(self._session.base.rows("runs", "WHERE name = ?", MARK + name))
+
+    def enter_opening(self, run: str, *, at: int, most: int) -> bool:
+        """Enter that a run is opened, durably; one that was entered before changes nothing.
+
+        False, and nothing is entered, if `most` others were in the last 24 hours, or later by a clock that went wrong.
+        It is counted in one transaction: two processes never enter more between them.
+        """
+        name, since = f"{_OPENED}{run}", at - self._skew_s - DAY_S
+        with self._session.reading():  # nothing is written where nothing is new
+            if self._session.base.rows("runs", "WHERE name = ?", name):
+                return True
+        with self._session.changing() as change:
+            rows = self._session.base.rows("runs", "WHERE substr(name, 1, ?) = ?", len(_OPENED), _OPENED)
+            opened = {row[0]: row[1] for row in rows}
+            recent = sum(int.from_bytes(when, "big", signed=True) > since for when in opened.values())
+            if name not in opened and recent < most:
+                change.insert("runs", [(name, at.to_bytes(8, "big", signed=True))])
+                return True
+        return name in opened
 
     def past_uses(self, handle: bytes, recipient: str) -> list[int]:
         """When this person was scored for this recipient, UTC seconds; TamperingError if such an entry was edited."""

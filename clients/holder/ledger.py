@@ -19,6 +19,11 @@ from clients.holder.ledger_charge import HANDLE_BYTES, Charge, Floats, parse_cha
 from privacy.accounting import GaussianSpend, Spend, at_share
 from privacy.errors import MalformedError, RefusalCode, RefusalError, TamperingError
 
+_FIELDS = {
+    "charge": {"kind", "new", "people", "release", "spend"},
+    "keep": {"kind", "release"},
+    "pin": {"kind", "name"},
+}
 _PIN = "pin "
 """What the names of pinned contents begin with beside the chain; no release's name has a space."""
 
@@ -202,7 +207,7 @@ class PrivacyLedger:
         planned: Sequence[tuple[Spend, Floats]],
         allowance: Floats,
         *,
-        delta: float,
+        delta: Floats | float,
     ) -> NDArray[np.bool_]:
         """Whether each of `handles` would pass the mu² in `allowance` once everything `planned` were charged too.
 
@@ -250,6 +255,11 @@ class PrivacyLedger:
                 return []
             handles = list(self._people)
             return [handles[number] for number in self._charged(release_id).numbers.tolist()]
+
+    def has_charged(self, release_id: str) -> bool:
+        """Whether a release was charged, whether or not it was sent."""
+        with self._looking():
+            return release_id in self._releases
 
     def releases(self) -> tuple[ReleaseRecord, ...]:
         """Every charged release, oldest first: what a report may say about this ledger."""
@@ -343,6 +353,8 @@ class PrivacyLedger:
 
     def _take_in(self, entry: Entry) -> None:
         kind = entry.header["kind"]
+        if entry.header.keys() != _FIELDS[str(kind)]:
+            raise ValueError("other fields than an entry of its kind has")
         if kind == "pin":
             self._pinned[str(entry.header["name"])] = entry.body
             return

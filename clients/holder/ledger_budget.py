@@ -1,7 +1,9 @@
 """What many people have spent, and who of them would pass an allowance: the arithmetic of the privacy ledger.
 
-The currency is mu². Sampled steps do not add up in it; they are composed with everything else a person has spent, at
-the plan's delta, by `privacy.accounting`, and compared with the epsilon of the person's allowance: an upper bound.
+The currency is mu², which is good at every delta. Sampled steps do not add up in it: they are composed with everything
+else a person has spent, at one delta, by `privacy.accounting`, and compared with the epsilon that the allowance has
+there. That is an upper bound at this delta and no other, and samples cost more at small ones than a Gaussian does: who
+asks whether people keep within what they said must ask at the delta of their own record.
 """
 
 import math
@@ -42,12 +44,19 @@ class Histories:
         found = self._of_each([self.gaussian], lambda _, history: mu_squared_of(history, _at(history, delta)))
         return np.array(found, dtype=np.float64)
 
-    def pass_allowance(self, allowed: Floats, delta: float | None) -> NDArray[np.bool_]:
+    def pass_allowance(self, allowed: Floats, delta: Floats | float | None) -> NDArray[np.bool_]:
         """Whether each has spent more than the mu² in `allowed`, shape (k,). An allowance that is no number is
-        passed."""
+        passed.
+
+        `delta` is everybody's, or of shape (k,) each person's own; as in `totals`.
+        """
         if not self.sampled:
             return ~(self.gaussian <= allowed * (1 + ROUNDING))
-        found = self._of_each([self.gaussian, allowed], lambda row, history: _passes(row[1], history, delta))
+        at = np.broadcast_to(np.nan if delta is None else delta, allowed.shape)
+        found = self._of_each(
+            [self.gaussian, allowed, at],
+            lambda row, history: _passes(row[1], history, None if delta is None else row[2]),
+        )
         return np.array(found, dtype=np.bool_)
 
     def _of_each(self, columns: Sequence[Floats], judge: Callable[[Floats, list[Spend]], Found]) -> list[Found]:
@@ -68,7 +77,7 @@ def _at(history: Sequence[Spend], delta: float | None) -> float:
     if len(history) == 1:
         return 0.5  # Gaussian alone: exact, whatever delta
     if delta is None:
-        raise ValueError("sampled spends can only be converted at a delta; pass the plan's")
+        raise ValueError("sampled spends can only be converted at a delta; pass the plan's or the record's")
     return delta
 
 

@@ -8,6 +8,7 @@ head (`last_known`).
 import hashlib
 import json
 import os
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator, Mapping
@@ -19,6 +20,8 @@ from privacy.errors import RefusalCode, RefusalError, TamperingError
 
 _DOMAIN = b"fedcredit/ledger/v1"
 _START = bytes(32)
+_SALT_BYTES = 16
+_SALT = re.compile(rf"[0-9a-f]{{{2 * _SALT_BYTES}}}\Z")
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS entries (
     position INTEGER PRIMARY KEY, header BLOB NOT NULL, body BLOB NOT NULL, digest BLOB NOT NULL);
@@ -58,7 +61,7 @@ def _digest(before: bytes, header: bytes, body: bytes) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One verified entry; positions count from 1."""
+    """One verified entry; positions count from 1. `header` is without the salt, which is nobody's to read."""
 
     position: int
     header: Mapping[str, object]
@@ -141,11 +144,12 @@ class LedgerChain:
         self._connection.execute("COMMIT")
 
     def append(self, header: Mapping[str, object], body: bytes) -> None:
-        """A new last entry, inside a transaction in which `news` was read to its end.
+        """A new last entry with a fresh salt, inside a transaction in which `news` was read to its end.
 
         This object too learns of it through `news`, once it is committed.
         """
-        encoded = json.dumps(header, sort_keys=True, separators=(",", ":")).encode()
+        salted = {**header, "salt": os.urandom(_SALT_BYTES).hex()}
+        encoded = json.dumps(salted, sort_keys=True, separators=(",", ":")).encode()
         row = (len(self._digests) + 1, encoded, body, _digest(self._last, encoded, body))
         self._connection.execute("INSERT INTO entries VALUES (?, ?, ?, ?)", row)
 
@@ -244,4 +248,7 @@ def _read_header(encoded: bytes) -> Mapping[str, object]:
         raise broken("an entry's header cannot be read") from None
     if not isinstance(header, dict):
         raise broken("an entry's header is not a table")
+    salt = header.pop("salt", None)
+    if not isinstance(salt, str) or not _SALT.match(salt):
+        raise broken("an entry has no salt of its own, as an earlier version wrote it; such a ledger must be made anew")
     return header

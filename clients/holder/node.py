@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from clients.holder.freshness import Freshness
 from clients.holder.gate import PermittedRows
@@ -17,7 +18,7 @@ from clients.holder.ledger_chain import LedgerHead
 from clients.holder.permits import Permits
 from clients.holder.release import Releaser, Task
 from clients.holder.replay import Replay
-from clients.holder.run import Run, check_terms, decode_opening, encode_opening, run_of
+from clients.holder.run import Run, check_sums, check_terms, decode_opening, encode_opening, run_of
 from clients.holder.scoring import ScoringDesk
 from clients.holder.settings import load_settings
 from clients.holder.sums import Sums
@@ -49,6 +50,7 @@ from federated.rows import EncodedRows
 from federated.schema_toml import load_schema
 from federated.scorecard import Scorecard
 from privacy.consent.record import Purpose
+from privacy.discrete import ROWS_PER_BLOCK
 from privacy.errors import FedcreditError, RefusalCode, RefusalError, TamperingError
 from privacy.noise import NoiseSource, Vector
 
@@ -146,6 +148,8 @@ class Holder:
             self.ledger.require_extends(LedgerHead(mark.size, mark.digest))
         run = run_of(opening, self._settings, encoder=self._encoder)
         self._check_terms(run, at=at)
+        check_sums(run)
+        self._enter_opening(run, at=at)
         self._freshness.renew(at=at)
         # A head that is newer than the last sync may be told of by the next; an older one counts if ours extends it.
         if run.pinned.size > self.lane.head.size:
@@ -162,7 +166,7 @@ class Holder:
         if self.lane.kept_run(run.name) is None:
             self.lane.keep_run(run.name, encode_opening(opening))
         head = self.ledger.head
-        return Joined(self.name, run.name, self._sums.keys(run), LedgerMark(head.size, head.digest))
+        return self._sums.joined(run, LedgerMark(head.size, head.digest))
 
     def permitted(self, run: Run, purpose: Purpose) -> PermittedRows:
         """The rows that the gate permits in `run`; see `clients.holder.permits`."""
@@ -197,6 +201,16 @@ class Holder:
 
     def _check_terms(self, run: Run, *, at: int) -> None:
         check_terms(run, self._settings, self._schema, identity=self._keys.identity.public, at=at)
+
+    def _enter_opening(self, run: Run, *, at: int) -> None:
+        """Before a look at anybody's decision: whether enough people are permitted is an answer that costs nobody."""
+        most = self._settings.policy.most_openings_per_day
+        if not self.lane.enter_opening(run.name, at=at, most=most):
+            raise RefusalError(
+                f"{most} runs were opened here in the last 24 hours, and policy.most_openings_per_day allows no more. "
+                "The coordinator should wait, or repeat a run that was opened.",
+                RefusalCode.POLICY,
+            )
 
     def _due(self, name: str, *, at: int) -> Run:
         """A run that was joined and may go on now. Asked at every step: policy and plan have their ends."""
@@ -240,10 +254,9 @@ class Holder:
         def compute(rows: PermittedRows, chance: NoiseSource) -> Vector:
             del chance  # the noise is added to the sum
             scores, weights = scorecard.score(rows.table), measurement_weight(part(rows.shares))
-            counts = [
-                np.histogram(scores, edges, weights=weights * outcome)[0]
-                for outcome in (1 - rows.outcome, rows.outcome)
-            ]
+            # The edges are the lowest scores of the bands, and no score is beyond the last.
+            bands = np.searchsorted(edges, scores, side="right") - 1
+            counts = [_counts(bands, weights * outcome, len(edges) - 1) for outcome in (1 - rows.outcome, rows.outcome)]
             everybody = BASE_RATE_SCALE * np.array([len(rows.handles), rows.outcome.sum()], dtype=np.float64)
             return np.concatenate([*counts, everybody])
 
@@ -261,3 +274,12 @@ class Holder:
         self._freshness.renew(at=at)
         desk = ScoringDesk(self._directory, self._settings, self._encoder, self.lane, self._keys.lane_keys)
         return ScoreAnswers(self.name, desk.answer(Scorecard.from_json(requests.scorecard), requests.sealed, at=at))
+
+
+def _counts(bands: NDArray[np.int64], weights: Vector, most: int) -> Vector:
+    """The sum of `weights` in each of `most` bands, added up in the blocks that `Shape.slack` is for."""
+    total = np.zeros(most)
+    for start in range(0, len(bands), ROWS_PER_BLOCK):
+        block = slice(start, start + ROWS_PER_BLOCK)
+        total += np.bincount(bands[block], weights=weights[block], minlength=most)
+    return total

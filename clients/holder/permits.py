@@ -1,19 +1,21 @@
 """Whose rows a run may use: the gate's decisions by what people said, and by what the whole run would cost each."""
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from clients.holder.gate import Decisions, PermittedRows, Question, decide_all, permitted_rows
+from clients.holder.gate import Decisions, PermittedRows, Question, View, decide_all, permitted_rows
 from clients.holder.lane import LaneCopy
 from clients.holder.ledger import PrivacyLedger
 from clients.holder.run import Run
+from clients.holder.samples import Samples
 from clients.holder.settings import HolderSettings
 from federated.releases import measurement_spend, measurement_stage, measurement_weight, release_name
 from federated.schema import Schema
-from privacy.accounting import Spend
+from privacy.accounting import SampledSpend, Spend
 from privacy.consent.gate import GatePolicy
 from privacy.consent.record import Purpose
 
@@ -26,14 +28,15 @@ class Permits:
     ) -> None:
         self._directory, self._settings, self._schema = directory, settings, schema
         self._lane, self._ledger = lane, ledger
+        self._samples = Samples(directory, settings, schema)
         self._read: dict[tuple[str, Purpose], tuple[Decisions, PermittedRows]] = {}
 
     def rows(self, run: Run, purpose: Purpose) -> PermittedRows:
         """The rows permitted in `run`: by its pinned prefix, less who has withdrawn since, less whom it could cost
         more than they allow.
 
-        Everybody here can pay for all of the run's releases, so that nobody passes a cap in the middle of it.
-        RefusalError if too few are left.
+        Everybody here can pay for all of the run's releases, so that nobody passes a cap in the middle of it. Nobody
+        who is listed in the training sample is measured. RefusalError if too few are left.
         """
         key, decisions = (run.name, purpose), self._decisions(run, purpose)
         if key not in self._read or not self._read[key][0].same_as(decisions):
@@ -50,11 +53,7 @@ class Permits:
         links, plan = self._lane.links(), run.plan
         spent = self._ledger.spent_outside(run.name, list(links.values()), delta=plan.privacy.delta)
         question = Question(
-            views=(
-                partial(self._lane.projection, run.pinned),
-                self._lane.projection,
-                partial(self._lane.projection, direct=True),
-            ),
+            views=self._views(run),
             links=links,
             plan=plan,
             purpose=purpose,
@@ -64,20 +63,39 @@ class Permits:
         )
         return decide_all(question)
 
+    def _views(self, run: Run) -> tuple[View, ...]:
+        return (
+            partial(self._lane.projection, run.pinned),
+            self._lane.projection,
+            partial(self._lane.projection, direct=True),
+        )
+
+    def _own_deltas(self, run: Run, purpose: Purpose, handles: Sequence[bytes]) -> list[NDArray[np.float64]]:
+        """By view, the delta at which each of `handles` set their cap, shape (len(handles),); the same ones once."""
+        found: list[NDArray[np.float64]] = []
+        for view in self._views(run):
+            said = view(purpose=purpose, recipient=run.plan.coordinator, categories=self._schema.categories)
+            deltas = np.power(10.0, said.delta_log10[[said.rows[handle] for handle in handles]])
+            if not any(np.array_equal(deltas, before) for before in found):
+                found.append(deltas)
+        return found
+
     def _rows_of(self, purpose: Purpose, decisions: Decisions) -> PermittedRows:
         measuring = purpose is Purpose.VALIDATE
+        self._samples.require_room()  # before anybody's decision could tell
         return permitted_rows(
             self._directory / (self._settings.held_out if measuring else self._settings.rows),
             self._schema,
             decisions,
             fewest=self._settings.policy.fewest_people,
+            but=self._samples.trained_on if measuring else (),
         )
 
     def _cannot_pay(self, run: Run, purpose: Purpose, rows: PermittedRows) -> NDArray[np.bool_]:
         """Whether each of `rows` would pass the allowance by the end of the run, or allows too little to count."""
         delta = run.plan.privacy.delta
         if purpose is Purpose.VALIDATE:
-            # What somebody who is in the other sample too has paid for training counts; nobody has before it.
+            # Nobody here is in the training sample now; what somebody paid who was in it before counts.
             stage = measurement_stage(run.recipe)
             name = release_name(run.name, stage)
             planned: list[Spend] = [measurement_spend(run.plan)]
@@ -89,4 +107,11 @@ class Permits:
             weights = [run.shape(number).weights(rows.shares) for number in stages]
             too_little = ~(np.min(weights, axis=0) > 0)
         costs = [(spend, rows.shares) for spend in planned]
-        return too_little | self._ledger.would_pass(name, rows.handles, costs, rows.allowances, delta=delta)
+        passed = too_little | self._ledger.would_pass(name, rows.handles, costs, rows.allowances, delta=delta)
+        if any(
+            isinstance(spend, SampledSpend) for spend in (*planned, *(one.spend for one in self._ledger.releases()))
+        ):
+            # What samples cost is known at one delta at a time, and people set their caps at their own.
+            for own in self._own_deltas(run, purpose, rows.handles):
+                passed |= self._ledger.would_pass(name, rows.handles, costs, rows.allowances, delta=own)
+        return passed

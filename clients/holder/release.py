@@ -3,8 +3,10 @@
 Charge and bytes are durable before anything leaves. Between computing and charging the consents are looked at once
 more, by a lane that was synced at that moment. What somebody is in who has withdrawn meanwhile is thrown away: it was
 neither charged nor sent. A repeated instruction gets the kept bytes again, until the plan's end and while everybody in
-them is still permitted: whether the first answer ever arrived is not known here. An instruction that differs from the
-first one under the same name is refused: two answers to two questions would be two releases for one charge.
+them is still permitted: whether the first answer ever arrived is not known here. That a release is not sent again thus
+tells whoever asks that somebody in it has left; it is charged to nobody, and told among what plans exclude. An
+instruction that differs from the first one under the same name is refused: two answers to two questions would be two
+releases for one charge.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,7 +23,7 @@ from clients.holder.ledger_chain import LedgerHead
 from clients.holder.run import Run
 from clients.holder.sums import Sums
 from federated.messages import LedgerMark, Letter, Update, digest_of
-from federated.releases import Shape, release_name, update_statement
+from federated.releases import Shape, measurement_stage, release_name, update_statement
 from privacy.accounting import Spend
 from privacy.consent.commitment import commit_to_subjects
 from privacy.consent.signing import PayloadType
@@ -70,11 +72,13 @@ class Releaser:
     def release(self, run: Run, letter: Letter, task: Task) -> Letter:
         """The answer to `letter`: made now, or the one that was made before, byte for byte.
 
-        RefusalError (consent) for one made before if somebody in it is no longer permitted.
+        RefusalError (replay) for one made before if somebody in it is no longer permitted, and for a round that was not
+        made before the measurement was.
         """
         name = release_name(run.name, task.stage)
         before = kept = self._ledger.kept(name)
         if kept is None:
+            self._require_unmeasured(run, task.stage)
             kept = msgspec.msgpack.encode(self._make(run, letter, task, name))
             self._ledger.keep(name, kept)
         # Also for an answer made before: a crash may have come between the ledger and the memory of its head.
@@ -86,13 +90,32 @@ class Releaser:
                 "The coordinator should repeat the instruction it sent first.",
                 RefusalCode.REPLAY,
             )
-        if before is not None and not set(self._ledger.subjects_of(name)) <= set(task.rows().handles):
+        if before is not None and not self._still_permitted(name, task):
             raise RefusalError(
+                # One code with a changed instruction; that it was refused at all still tells that somebody has left.
                 "This release was made before, and not everybody in it is permitted any more; it was not sent again. "
                 "The coordinator should plan a new run.",
-                RefusalCode.CONSENT,
+                RefusalCode.REPLAY,
             )
         return self._letter(name, release)
+
+    def _still_permitted(self, name: str, task: Task) -> bool:
+        try:
+            return set(self._ledger.subjects_of(name)) <= set(task.rows().handles)
+        except RefusalError as error:
+            if error.code is RefusalCode.COHORT:  # too few are left, so that somebody is not
+                return False
+            raise
+
+    def _require_unmeasured(self, run: Run, stage: int) -> None:
+        # Rounds are paid for before the measurement: who is let in to be measured is asked by what they have cost.
+        measured = measurement_stage(run.recipe)
+        if stage < measured and self._ledger.has_charged(release_name(run.name, measured)):
+            raise RefusalError(
+                "The measurement of this run was made here, and no round comes after it. The coordinator should plan a "
+                "new run.",
+                RefusalCode.REPLAY,
+            )
 
     def cohort_of(self, run: Run, stage: int) -> list[str] | None:
         """Whom a release was made with; None if it was not made here."""
@@ -145,19 +168,23 @@ class Releaser:
     def _noisy(self, run: Run, task: Task, rows: PermittedRows) -> Words:
         """The task's numbers over `rows` as they may leave."""
         shape = run.shape(task.stage)
-        exact = task.compute(rows, self._chance(run, task.stage, "contribution"))
+        label = f"{self._holder}/{run.digest}/{task.stage}"
+        exact = task.compute(rows, chance_of(run.plan.seed, f"{label}/contribution"))
         if exact.shape != (shape.length,):
             raise MalformedError(
                 f"The recipe gave numbers of shape {exact.shape}, the plan says {shape.length}. Nothing was charged; "
                 "the data holder's operator should compare versions with the coordinator."
             )
         variance = self._sums.noise_variance(run, task.stage, task.cohort)
-        return noisy_words(shape, exact, variance, self._chance(run, task.stage, "noise"))
+        return noisy_words(shape, exact, variance, chance_of(run.plan.seed, f"{label}/noise"))
 
-    def _chance(self, run: Run, stage: int, use: str) -> NoiseSource:
-        if run.plan.seed is None:
-            return SecureNoise()
-        return SeededNoise(run.plan.seed, f"{self._holder}/{run.digest}/{stage}/{use}")
+
+def chance_of(seed: int | None, label: str) -> NoiseSource:
+    """Where all chance in a release comes from: the machine's secure randomness unless the plan has a seed.
+
+    With a seed the release is NOT PRIVATE, and `label` keeps the draws of two releases apart.
+    """
+    return SecureNoise() if seed is None else SeededNoise(seed, label)
 
 
 def noisy_words(shape: Shape, exact: Vector, variance: int, chance: NoiseSource) -> Words:

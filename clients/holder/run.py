@@ -8,11 +8,12 @@ from clients.holder.settings import HolderSettings
 from federated.encoder import Encoder
 from federated.messages import Opening
 from federated.plan import SignedPlan, TrainingPlan, read_plan, recipe_of, run_id
+from federated.plan_checks import require_sound
 from federated.recipes.base import Recipe
 from federated.releases import Shape, measurement_stage, shape_of_measurement, shape_of_round
 from federated.schema import Schema
 from privacy.consent.lane import Head, read_checkpoint
-from privacy.errors import RefusalCode, RefusalError
+from privacy.errors import MalformedError, RefusalCode, RefusalError
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,7 @@ def check_terms(run: Run, settings: HolderSettings, schema: Schema, *, identity:
     RefusalError says which term stands against it.
     """
     plan, policy = run.plan, settings.policy
+    # Nobody pays for both: who is in the training sample is not measured.
     epsilon = max(plan.privacy.epsilon, plan.privacy.measurement_epsilon)
     for holds, text, code in (
         (plan.coordinator == policy.coordinator, "it comes from another coordinator", RefusalCode.POLICY),
@@ -75,6 +77,12 @@ def check_terms(run: Run, settings: HolderSettings, schema: Schema, *, identity:
             # The threshold is ours and one: a coordinator that could move it would count our people by asking.
             plan.minimum_people <= policy.fewest_people,
             f"it asks whether we have {plan.minimum_people} people, and we tell of {policy.fewest_people} only",
+            RefusalCode.POLICY,
+        ),
+        (
+            # A sum with room for fewer could run over, and whether it does would depend on people's rows.
+            plan.most_people >= policy.most_people,
+            f"its sums have room for {plan.most_people} people, and we count on {policy.most_people}",
             RefusalCode.POLICY,
         ),
         (plan.schema_digest == schema.digest, "it is for another schema", RefusalCode.SCHEMA),
@@ -100,6 +108,14 @@ def check_terms(run: Run, settings: HolderSettings, schema: Schema, *, identity:
     ):
         if not holds:
             raise RefusalError(f"The training plan is refused: {text}. Its coordinator may propose another.", code)
+
+
+def check_sums(run: Run) -> None:
+    """RefusalError (plan) unless the sums of all stages fit their grids and the noise on those grids is enough."""
+    try:
+        require_sound(run.recipe, run.plan)
+    except MalformedError as error:
+        raise RefusalError(f"The training plan is refused. {error}", RefusalCode.PLAN) from None
 
 
 def encode_opening(opening: Opening) -> bytes:

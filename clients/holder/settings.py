@@ -74,6 +74,9 @@ class HolderPolicy(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     largest_delta: Annotated[float, msgspec.Meta(gt=0, lt=0.01)]
     peers: dict[_HolderId, PublicKeyHex]  # identities of the other data holders it will share noise with
     fewest_people: Annotated[int, msgspec.Meta(ge=1)]  # below it this data holder sits the run out
+    # Public bound on the people of all data holders together: a plan must have room for as many.
+    most_people: Annotated[int, msgspec.Meta(ge=1)]
+    most_openings_per_day: Annotated[int, msgspec.Meta(ge=1)]  # runs; each tells whether enough people are permitted
     clock_skew_s: Annotated[int, msgspec.Meta(ge=0, le=3600)]
     # Without a registry, how long the last sync will do for reading rows and for scoring; never for a new release.
     longest_lane_age_s: Annotated[int, msgspec.Meta(ge=1)]

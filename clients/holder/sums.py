@@ -7,6 +7,8 @@ before an answer leaves, and is the only one that is ever answered.
 
 from collections.abc import Callable, Collection, Sequence
 
+import msgspec
+
 from clients.holder.keys import HolderKeys
 from clients.holder.ledger import PrivacyLedger
 from clients.holder.ledger_chain import LedgerHead
@@ -16,6 +18,8 @@ from federated.messages import (
     Delivery,
     Header,
     Introduction,
+    Joined,
+    LedgerMark,
     Received,
     Revealed,
     SumKeys,
@@ -23,7 +27,14 @@ from federated.messages import (
     decode_header,
     encode_header,
 )
-from federated.releases import dealing_statement, release_name, reveal_statement, stages_of, sum_keys_statement
+from federated.releases import (
+    dealing_statement,
+    joined_statement,
+    release_name,
+    reveal_statement,
+    stages_of,
+    sum_keys_statement,
+)
 from privacy.consent.signing import PayloadType, verify
 from privacy.errors import MalformedError, RefusalCode, RefusalError
 from privacy.grid import Words
@@ -48,9 +59,15 @@ class Sums:
         if not run.plan.trust.is_masked:
             return None
         public = self._secrets_of(run).public
-        statement = sum_keys_statement(run.name, public.channel, public.stages, public.seeds)
+        statement = sum_keys_statement(run.name, self._holder, public.channel, public.stages, public.seeds)
         signature = self._keys.identity.sign(PayloadType.SUM_KEYS, statement)
         return SumKeys(public.channel, list(public.stages), list(public.seeds), signature)
+
+    def joined(self, run: Run, ledger: LedgerMark) -> Joined:
+        """Our signed word that we take part in a run, with the ledger as it is."""
+        unsigned = Joined(self._holder, run.name, self.keys(run), ledger, b"")
+        signature = self._keys.identity.sign(PayloadType.JOINED, joined_statement(unsigned))
+        return msgspec.structs.replace(unsigned, signature=signature)
 
     def deal(self, run: Run, introduction: Introduction) -> Dealt:
         """Shares of all our secrets of the run for everybody introduced, whose keys are theirs by signature.
@@ -66,10 +83,10 @@ class Sums:
         return Dealt(self._holder, run.name, dict(sealed), self._keys.identity.sign(PayloadType.DEALING, statement))
 
     def receive(self, run: Run, delivery: Delivery) -> Received:
-        """The others' shares, every one opened now: whoever's does not open is no member, and nothing was released.
+        """The others' shares, every one opened now. Of whom they do not open is told, and the delivery is then none:
+        nothing is pinned, and the coordinator may deliver again, without those dealers.
 
-        RefusalError for too few members or another delivery than before; TamperingError for a share that does not
-        open or is not the dealer's.
+        RefusalError for too few members or another delivery than before.
         """
         self._require_masked(run)
         introduction = self._introduction(run)
@@ -81,10 +98,14 @@ class Sums:
                 "shares of all members.",
                 RefusalCode.PLAN,
             )
+        # With some shares missing we could not help to take masks off, so we would be no member.
+        public, threshold = _public_keys(introduction), _threshold(run, introduction)
+        if faulty := self._secrets_of(run).faulty(public, delivery.sealed, threshold=threshold):
+            return Received(self._holder, run.name, faulty)
         member = self._opened(run, introduction, delivery)
         self._pin_once(f"{run.name}/delivery", encode_header(delivery), "delivered other shares or other members'")
         self._members[run.name] = member
-        return Received(self._holder, run.name)
+        return Received(self._holder, run.name, [])
 
     def require_cohort(self, run: Run, cohort: Sequence[str]) -> None:
         """RefusalError unless this release may be made with `cohort`: us, and enough others of the run's members."""
@@ -140,7 +161,7 @@ class Sums:
                     f"The keys of {name} are not for the {stages} releases of this run. The coordinator should "
                     "introduce those whose keys are."
                 )
-            statement = sum_keys_statement(run.name, keys.channel, keys.stages, keys.seeds)
+            statement = sum_keys_statement(run.name, name, keys.channel, keys.stages, keys.seeds)
             verify(identities[name], PayloadType.SUM_KEYS, statement, keys.signature)
 
     def _pin_once(self, name: str, content: bytes, told: str) -> None:

@@ -30,6 +30,7 @@ from server.visible_sums import aggregated
 HOLDERS = 10
 MALICIOUS = (1, 2)
 EPSILON = 1.0
+ROOMY: Final = 1_000_000  # people that a plan may have room for, whoever there are
 PEOPLE_ALLOWED = 1.25  # the tight plan's bound on people, times those there are
 WORDS = 2**64
 
@@ -163,7 +164,8 @@ def plan_of(bed: Bed, scheme: Scheme, people: int) -> TrainingPlan:
         recipe=scheme.contender.settings(bed, EPSILON), trust=scheme.trust, aggregation=scheme.aggregation,
         dropouts_tolerated=tolerated_dropouts(HOLDERS),
     )  # fmt: skip
-    return msgspec.structs.replace(plan, most_people=int(PEOPLE_ALLOWED * people)) if scheme.tight else plan
+    most = int(PEOPLE_ALLOWED * people) if scheme.tight else ROOMY
+    return msgspec.structs.replace(plan, most_people=most)
 
 
 def received(recipe: Recipe, plan: TrainingPlan, factors: list[int]) -> Combine:

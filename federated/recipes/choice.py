@@ -14,7 +14,9 @@ from privacy.discrete import mu_on_grid
 from privacy.errors import MalformedError
 
 LEAST_CENTRED: Final = 400.0
-"""People times mu below which a round for the centre costs more accuracy than it gains."""
+"""People times mu from which a round is spent on the centre. A rule of thumb: data differ in which recipe is ahead
+where people are few. On Taiwan with 700 people the uncentred one was ahead (AUC 0.757 to 0.752), on
+South German with 750 at epsilon 1 the centred one (0.747 to 0.742)."""
 
 FEWEST_PEOPLE: Final = 600
 """Fewer people than this teach a private model little; they should join others."""

@@ -6,8 +6,9 @@ their clipping factor and share before one matrix product sums them.
 
 Logistic regression is summed in float64. Networks are worked out in float32, as torch does without privacy: half the
 time goes into matrix products, which float64 makes twice as slow. The norms are bounded from above in spite of the
-roundings, so that everybody's own part stays within the clipping norm; the rounding of the sum, which is accumulated
-in float64 over blocks, is named among what epsilon excludes.
+roundings, so that everybody's own part stays within the clipping norm, and nobody's part depends on who else is in a
+batch (`row_products`); the rounding of the sum, which is accumulated in float64 over blocks, is named among what
+epsilon excludes.
 """
 
 from typing import Protocol, TypeVar
@@ -16,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federated.recipes.layers import Layers
+from federated.recipes.row_products import row_dots, row_products, whole_blocks
 from federated.rows import EncodedRows
 from privacy.noise import Vector
 
@@ -84,7 +86,7 @@ def _clipped_residual(x: Matrix, of_people: Matrix, half: Vector) -> Vector:
     """Each person's residual, clipped and times the share; `half` of the coefficients, the intercept last."""
     sign, least, largest, half_share = of_people
     # Twice the residual: the probability is (1 + tanh(log-odds / 2)) / 2.
-    residual: Vector = x @ half[:-1]
+    residual: Vector = row_dots(x, half[:-1])
     residual += half[-1]
     np.tanh(residual, out=residual)
     residual += sign
@@ -106,14 +108,18 @@ class NetworkSums:
         # squared length that is never below 1, the last offset's.
         self._clipping_norm = clipping_norm * (1 - (max(width, *layers.hidden) + 16) * 2.0**-21)
         # x, 1 for the offset, |x|^2 + 1, outcome, share.
-        self._table = _table(len(rows), width + 4, np.float32)
+        # Rows beyond the people are nobody's: they fill the last block of a product, and nothing of them is summed.
+        self._people = people = len(rows)
+        self._table = _table(whole_blocks(people), width + 4, np.float32)
+        self._table[people:] = 0.0
+        table = self._table[:people]
         with np.errstate(over="ignore", under="ignore"):
-            self._table[:, :width] = rows.x
-            self._table[:, width] = 1.0
-            self._table[:, width + 1] = _squares(self._table[:, : width + 1])
-        self._table[:, width + 2] = rows.bad
-        self._table[:, width + 3] = rows.share
-        block = min(NETWORK_BLOCK, len(rows))
+            table[:, :width] = rows.x
+            table[:, width] = 1.0
+            table[:, width + 1] = _squares(table[:, : width + 1])
+        table[:, width + 2] = rows.bad
+        table[:, width + 3] = rows.share
+        block = min(NETWORK_BLOCK, whole_blocks(people))
         self._gathered = _table(block, width + 4, np.float32)
         # The last column of a layer's outputs is the next one's 1 for the offset.
         self._outputs = [np.ones((block, units + 1), dtype=np.float32) for units in layers.hidden]
@@ -123,33 +129,39 @@ class NetworkSums:
     def clipped_sum(self, vector: Vector, batch: Places | None) -> Vector:
         """See `ClippedSums`."""
         sums = [np.zeros((outputs, inputs + 1)) for inputs, outputs in self._layers.sizes]
-        people = len(self._table) if batch is None else len(batch)
+        people = self._people if batch is None else len(batch)
         with np.errstate(over="ignore", invalid="ignore", under="ignore"):
             ahead = [np.column_stack(layer).astype(np.float32) for layer in self._layers.split(vector)]
             back = [weights.copy() for weights in ahead]
             for weights in back:
                 weights[:, -1] = 0.0  # nothing comes back through an offset
             for start in range(0, people, NETWORK_BLOCK):
+                some = min(NETWORK_BLOCK, people - start)
                 if batch is None:
-                    table = self._table[start : start + NETWORK_BLOCK]
+                    table = self._table[start : start + whole_blocks(some)]
                 else:
-                    places = batch[start : start + NETWORK_BLOCK]
+                    table = self._gathered[: whole_blocks(some)]
                     # "clip" writes straight into the buffer; every place is within the table.
-                    table = self._table.take(places, axis=0, out=self._gathered[: len(places)], mode="clip")
-                self._add_block(table, ahead, back, sums)
+                    self._table.take(batch[start : start + some], axis=0, out=table[:some], mode="clip")
+                self._add_block(table, some, ahead, back, sums)
         return np.concatenate([part for summed in sums for part in (summed[:, :-1].ravel(), summed[:, -1])])
 
-    def _add_block(self, table: Single, ahead: list[Single], back: list[Single], sums: list[Matrix]) -> None:
-        people, width, hidden = len(table), self._layers.width, self._layers.hidden
+    def _add_block(
+        self, padded: Single, people: int, ahead: list[Single], back: list[Single], sums: list[Matrix]
+    ) -> None:
+        """Add what the first `people` rows of `padded`, which has whole blocks, add to the sums of the layers."""
+        rows, table, width, hidden = len(padded), padded[:people], self._layers.width, self._layers.hidden
         inputs, squares = [table[:, : width + 1]], [table[:, width + 1]]
+        into = padded[:, : width + 1]
         for layer, units in enumerate(hidden):
             after, lit = self._outputs[layer][:people], self._lit[layer][:people]
-            np.matmul(inputs[-1], ahead[layer].T, out=after[:, :units])
+            row_products(into, ahead[layer], self._outputs[layer][:rows, :units])
+            into = self._outputs[layer][:rows]
             np.greater(after, 0.0, out=lit)
             np.multiply(after, lit, out=after)  # half the time of a maximum with 0
             inputs.append(after)
             squares.append(_squares(after))
-        residual = (inputs[-1] @ ahead[-1][0]).astype(np.float64)
+        residual = row_dots(inputs[-1], ahead[-1][0]).astype(np.float64)
         residual = 0.5 * np.tanh(0.5 * residual) + 0.5 - table[:, width + 2]
         # What comes back for a residual of 1; the residual itself, one number a person, waits until the end.
         length = squares[-1].astype(np.float64)
@@ -158,7 +170,9 @@ class NetworkSums:
             if layer + 1 == len(hidden):
                 np.multiply(lit, back[-1][0], out=came)
             else:
-                np.matmul(self._back[layer + 1][:people, : hidden[layer + 1]], back[layer + 1], out=came)
+                row_products(
+                    self._back[layer + 1][:rows, : hidden[layer + 1]], back[layer + 1].T, self._back[layer][:rows]
+                )
                 np.multiply(came, lit, out=came)
             length += _squares(came).astype(np.float64) * squares[layer]
         self._scale(table, residual, np.sqrt(length) * np.abs(residual))

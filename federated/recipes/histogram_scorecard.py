@@ -38,6 +38,7 @@ from federated.recipes.base import (
     round_of,
 )
 from federated.recipes.monotone import cone_of, directed
+from federated.recipes.row_products import row_dots
 from federated.recipes.unit_rows import (
     BLOCK_ROWS,
     FEWEST_HEADS,
@@ -212,7 +213,7 @@ class HistogramScorecard:
                 sums[0] += (share * (1 - bad)) @ members
                 sums[1] += (share * bad) @ members
             else:
-                log_odds = members @ coefficients[:-1] + coefficients[-1]
+                log_odds = row_dots(members, coefficients[:-1]) + coefficients[-1]
                 sums[0] += (share * (probability_of(log_odds) - bad)) @ members
         scaled: Vector = sums.ravel() / self._radius
         return scaled

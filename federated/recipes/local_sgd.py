@@ -41,7 +41,7 @@ from federated.recipes.base import (
 )
 from federated.recipes.clipped_sums import clipped_sums
 from federated.recipes.layers import Layers
-from federated.recipes.local_steps import StepSchedule, poisson_batch
+from federated.recipes.local_steps import LAWFUL_STEPS, StepSchedule, lawful_steps, poisson_batch, require_small
 from federated.rows import EncodedRows
 from privacy.accounting import Spend
 from privacy.errors import MalformedError
@@ -49,10 +49,6 @@ from privacy.noise import NoiseSource, Vector
 
 LARGEST_CHANGE = 1024.0
 """A number that moved further than this in one round has diverged; it is sent as this much."""
-
-SMALLEST_CLIPPING_NORM = 1e-6
-LARGEST_CLIPPING_NORM = 1e6
-"""Outside, squared gradients could leave the range in which float64 keeps its 53 bits."""
 
 NOISE_NUMBERS = 65_536
 """Noise is drawn for several steps at a time, up to so many numbers: a draw costs more to begin than to continue."""
@@ -130,11 +126,7 @@ class LocalSgd:
                 len(self.hidden) <= 2 and all(units >= 1 for units in self.hidden),
                 "hidden must be 0 to 2 layers of units",
             ),
-            (0 < self.learning_rate < math.inf, "learning_rate must be above 0"),
-            (
-                SMALLEST_CLIPPING_NORM <= self.clipping_norm <= LARGEST_CLIPPING_NORM,
-                f"clipping_norm must lie in {SMALLEST_CLIPPING_NORM:g} to {LARGEST_CLIPPING_NORM:g}",
-            ),
+            (lawful_steps(self.learning_rate, self.clipping_norm), f"it needs {LAWFUL_STEPS}"),
             (
                 0 < self.proximal_strength < math.inf if is_prox else self.proximal_strength == 0,
                 "proximal_strength must be above 0 for fedprox, and 0 for the others",
@@ -230,6 +222,9 @@ class LocalSgd:
                 f"rows have {rows.width} encoded columns, the plan needs {self.width}; the data holder must encode by "
                 "the plan's schema"
             )
+        if self.hidden:
+            for key in keys[1:]:
+                require_small(instruction[key])
         walk = _Walk(self, rows, chance)
         if self._stands_still(round_number):
             sent = walk.gradient_at(vector)

@@ -1,17 +1,54 @@
-"""Local steps at one data holder: how many, who is in a batch, and what they cost."""
+"""Local steps at one data holder: how many, who is in a batch, what they cost, and which are lawful."""
 
 import math
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from privacy.accounting import SampledSpend, Spend, UnprotectedSpend
-from privacy.noise import NoiseSource
+from privacy.errors import MalformedError
+from privacy.noise import NoiseSource, Vector
 from privacy.sampled import noise_multiplier_for
 
 Places = NDArray[np.intp]
+
+SMALLEST_CLIPPING_NORM: Final = 1e-6
+LARGEST_CLIPPING_NORM: Final = 1e6
+"""Outside, clipped gradients or their squares could leave the range in which floats, also those of 32 bits, keep all
+their bits: of a norm among the subnormal ones, a gradient of four equal numbers is longer than it was clipped to."""
+
+SMALLEST_LEARNING_RATE: Final = 1e-6
+LARGEST_LEARNING_RATE: Final = 1e6
+
+LARGEST_TOLD: Final = 2.0**10
+"""No number of a vector that is worked out in 32 bits is larger when a data holder is told it: the larger the numbers,
+the more the rounding of everybody's gradient can depend on who else is in a batch."""
+
+
+def lawful_steps(learning_rate: float, clipping_norm: float) -> bool:
+    """Whether a recipe may take such steps."""
+    return (
+        SMALLEST_LEARNING_RATE <= learning_rate <= LARGEST_LEARNING_RATE
+        and SMALLEST_CLIPPING_NORM <= clipping_norm <= LARGEST_CLIPPING_NORM
+    )
+
+
+LAWFUL_STEPS: Final = (
+    f"a learning rate from {SMALLEST_LEARNING_RATE:g} to {LARGEST_LEARNING_RATE:g} and a clipping norm from "
+    f"{SMALLEST_CLIPPING_NORM:g} to {LARGEST_CLIPPING_NORM:g}"
+)
+
+
+def require_small(told: Vector) -> None:
+    """MalformedError unless every number of what was told lies within 2^10."""
+    if not (np.abs(told) <= LARGEST_TOLD).all():
+        raise MalformedError(
+            f"the instruction has a number beyond {LARGEST_TOLD:g}, which no vector that learns needs; the coordinator "
+            "should plan a smaller learning rate"
+        )
 
 
 @lru_cache(maxsize=256)

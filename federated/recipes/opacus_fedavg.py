@@ -29,7 +29,7 @@ from federated.recipes.base import (
     round_of,
 )
 from federated.recipes.layers import START_SEED, Layers
-from federated.recipes.local_steps import StepSchedule, poisson_batch
+from federated.recipes.local_steps import LAWFUL_STEPS, StepSchedule, lawful_steps, poisson_batch, require_small
 from federated.rows import EncodedRows
 from privacy.accounting import Spend
 from privacy.errors import MalformedError, RefusalCode, RefusalError
@@ -90,17 +90,16 @@ class OpacusFedAvg:
     def __post_init__(self) -> None:
         lawful = (
             min(self.width, self.batch_size, self.local_epochs, self.rounds, *self.hidden) >= 1
-            and 0 < self.learning_rate < math.inf
-            and 0 < self.clipping_norm < math.inf
+            and lawful_steps(self.learning_rate, self.clipping_norm)
             and (self.epsilon is None or 0 < self.epsilon < math.inf)
             and 0 < self.delta < 1
             and not (self.hidden and self.module)
         )
         if not lawful:
             raise MalformedError(
-                "opacus_fedavg needs whole numbers of at least 1, a learning rate, clipping norm and epsilon above 0 "
-                "and delta between 0 and 1, and a module of one's own has no hidden layers beside it; the coordinator "
-                "must correct the plan's settings"
+                f"opacus_fedavg needs whole numbers of at least 1, {LAWFUL_STEPS}, epsilon above 0 and delta between 0 "
+                "and 1, and a module of one's own has no hidden layers beside it; the coordinator must correct the "
+                "plan's settings"
             )
 
     @property
@@ -201,6 +200,7 @@ class OpacusFedAvg:
                 f"rows have {rows.width} encoded columns, the plan needs {self.width}; the data holder must encode by "
                 "the plan's schema"
             )
+        require_small(vector)
         change = self._trained(vector, rows, chance) - vector
         # Post-processing of a value that is private already. It must not be refused: nothing is charged for a
         # refusal, so the same round could be asked for again and its noise drawn anew.
@@ -315,6 +315,7 @@ class OpacusFedAvg:
             return ("no noise was added: this training is NOT PRIVATE",)
         return (
             "floating-point Gaussian noise, added in 32-bit arithmetic, stands in for the exact Gaussian",
+            "everybody's gradient is worked out in 32-bit arithmetic, whose rounding depends on who else is in a batch",
             "Opacus' secure mode does not work with torch 2; noise and batches come from this toolkit's own ChaCha20 "
             "stream, keyed by the operating system, instead",
             "the number of rows of each data holder, which sets its sampling rate and its steps, is taken to be public",

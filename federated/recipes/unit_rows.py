@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from federated.model import LinearModel, clip_to_norm, probability_of
+from federated.recipes.row_products import row_dots
 from federated.rows import EncodedRows
 from privacy.discrete import mu_on_grid
 from privacy.errors import MalformedError
@@ -41,7 +42,8 @@ LARGEST_START: Final = 1e6
 """No public start has a larger intercept or coefficient, in units of log-odds per encoded column."""
 
 BLOCK_ROWS: Final = 2048
-"""Rows worked on at a time, so that a block's copies stay in the processor's cache."""
+"""Rows worked on at a time, so that a block's copies stay in the processor's cache; every sum over people is a sum of
+such blocks, which is what `privacy.discrete.float_slack` bounds the rounding of."""
 
 NOT_PRIVATE: Final = "no noise was added: this training is NOT PRIVATE"
 PUBLIC_CONSTANTS: Final = (
@@ -59,7 +61,7 @@ def unit_rows(rows: EncodedRows, centre: Vector, radius: float) -> Iterator[tupl
     for start in range(0, len(rows), BLOCK_ROWS):
         block = slice(start, start + BLOCK_ROWS)
         centred = rows.x[block] - centre
-        norms = np.sqrt(np.einsum("ij,ij->i", centred, centred))
+        norms = np.sqrt(np.vecdot(centred, centred))
         factors: Vector = scale * np.minimum(1.0, radius / np.maximum(norms, 1e-12))
         yield block, centred, factors
 
@@ -70,8 +72,8 @@ def centre_sum(rows: EncodedRows, radius: float) -> Vector:
     for start in range(0, len(rows), BLOCK_ROWS):
         block = slice(start, start + BLOCK_ROWS)
         total[:-2] += rows.share[block] @ clip_to_norm(rows.x[block], radius)
-    total[-2] = rows.share.sum()
-    total[-1] = rows.share @ rows.bad
+        total[-2] += rows.share[block].sum()
+        total[-1] += rows.share[block] @ rows.bad[block]
     return total
 
 
@@ -92,7 +94,7 @@ def gradient_sum(rows: EncodedRows, centre: Vector, radius: float, direction: Ve
     """Sum of w_i (sigmoid(a_i' direction) - y_i) a_i, shape (p + 1,); one person adds at most 1."""
     total = np.zeros(rows.width + 1)
     for block, centred, factors in unit_rows(rows, centre, radius):
-        log_odds = (centred @ direction[:-1]) * factors + direction[-1] * INTERCEPT_COLUMN
+        log_odds = row_dots(centred, direction[:-1]) * factors + direction[-1] * INTERCEPT_COLUMN
         residual = rows.share[block] * (probability_of(log_odds) - rows.bad[block])
         total[:-1] += (residual * factors) @ centred
         total[-1] += residual.sum() * INTERCEPT_COLUMN

@@ -52,6 +52,7 @@ class PayloadType(StrEnum):
     PLAN = "application/vnd.fedcredit.plan.v1+json"
     UPDATE = "application/vnd.fedcredit.update.v1+json"
     CHECKPOINT = "application/vnd.fedcredit.checkpoint.v1+json"
+    JOINED = "application/vnd.fedcredit.joined.v1+json"
     SUM_KEYS = "application/vnd.fedcredit.sum-keys.v1+json"
     DEALING = "application/vnd.fedcredit.dealing.v1+json"
     REVEAL = "application/vnd.fedcredit.reveal.v1+json"

@@ -17,7 +17,9 @@ from privacy.secure_sum.shamir import Basis, combined
 MOST_TRIES: Final = 1000
 """Of sets of holders whose shares are tried together. Where there are no more, all of them are. Else a try succeeds
 with a chance of about (fraction of holders that can be spared) to the power of the liars: 1,000 find four liars among
-a hundred of whom a third can be spared, but for one case in 10,000."""
+a hundred of whom a third can be spared, but for one case in 10,000. Forty of whom a third can be spared stand about as
+many; more liars than that, though fewer than are tolerated, can keep the masks on and stay unnamed. Then nothing is
+learnt and the run ends, as if they had not answered."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,12 @@ from privacy.secure_sum.member import Dealt, Member, OwnSecrets
 from privacy.secure_sum.shamir import PRIME, SHARE_BYTES, drawn_coefficients, share_of
 
 _NONCE: Final = bytes(12)  # each key seals one content
+_TAG_BYTES: Final = 16
+
+
+def sealed_bytes(stages: int) -> int:
+    """The size of what a holder deals to each other one in a run of so many releases."""
+    return 2 * stages * SHARE_BYTES + _TAG_BYTES
 
 
 class Secrets:
@@ -91,6 +97,18 @@ class Secrets:
         dealt[self._holder] = Dealt(tuple(own[: introduction.stages]), tuple(own[introduction.stages :]))
         locks = derive(self._secret, "locks", introduction.digest)
         return Member(introduction, self._holder, OwnSecrets(self._keys, self._seeds, locks, channels), dealt)
+
+    def faulty(self, joined: Mapping[str, PublicKeys], sealed: Mapping[str, bytes], *, threshold: int) -> list[str]:
+        """The dealers, sorted, of whom what they have `sealed` to this holder does not open. All are among `joined`."""
+        introduction, found = self._introduction(joined, threshold), []
+        for dealer, content in sorted(sealed.items()):
+            agreement = agreed(self._channel, introduction.joined[dealer].channel)
+            key = _sealing_key(agreement, introduction, dealer=dealer, recipient=self._holder)
+            try:
+                _opened(key, introduction, dealer, content)
+            except TamperingError:
+                found.append(dealer)
+        return found
 
     def _introduction(self, joined: Mapping[str, PublicKeys], threshold: int) -> Introduction:
         if joined.get(self._holder) != self.public:

@@ -42,7 +42,7 @@ class Unmasker:
         """The sum of release `stage` over the survivors, who are those that `masked` has words of.
 
         `cohort` is the one they masked for, `reveals` what survivors revealed about exactly these. RefusalError
-        if too few right shares came: the masks stay on then.
+        if too few right shares came, or (integrity) somebody dealt wrong ones: the masks stay on then.
         """
         introduction = self._introduction
         introduction.require_stage(stage)
@@ -121,7 +121,18 @@ class Unmasker:
             threshold=introduction.threshold,
             is_right=is_right,
         )
-        if len(found.secrets) < len(cohort):
+        lost = [name for name in cohort if name not in found.secrets]
+        if 0 < len(lost) <= introduction.tolerated:
+            # The others' shares, of the same holders, are right. With so many that the tolerated liars can be spared,
+            # these were dealt wrong; with fewer, one liar can make it look so.
+            certain = len(shares) >= introduction.threshold + introduction.tolerated
+            raise RefusalError(
+                f"the shares that {', '.join(lost)} dealt before the first release do not give what it committed to"
+                f"{'' if certain else ', unless one of those who helped lies about them'}; the coordinator should plan "
+                "a new run without it.",
+                RefusalCode.INTEGRITY,
+            )
+        if lost:
             raise RefusalError(
                 f"at least {introduction.threshold} data holders must reveal right shares before the masks of a sum "
                 "come off, and fewer did; the round must be aborted and the coordinator should plan a new run.",

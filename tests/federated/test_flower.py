@@ -147,6 +147,16 @@ def test_an_array_that_differs_from_what_flower_says_of_it_is_malformed(fields: 
         read_letter(_with_array(_saved(array), **fields))
 
 
+@pytest.mark.parametrize(
+    "shape", [(0, 2**31 - 1, 2**31 - 1, 2**31 - 1), (2**31 - 1, 2**31 - 1, 2**31 - 1, 0), (0, 2**62, 2**62)]
+)
+def test_an_array_without_numbers_and_with_endless_axes_is_malformed(shape: tuple[int, ...]) -> None:
+    front = io.BytesIO()
+    np.lib.format.write_array_header_1_0(front, {"descr": "<f8", "fortran_order": False, "shape": shape})
+    with pytest.raises(MalformedError):
+        read_letter(_with_array(front.getvalue(), shape=shape))
+
+
 @pytest.mark.parametrize("dtype", [np.float32, np.int64, np.bool_, "U3", object])
 def test_no_array_of_another_type_is_ever_written(dtype: Any) -> None:
     with pytest.raises(TypeError):

@@ -114,9 +114,15 @@ def test_what_a_data_holder_sends_has_room_for_no_count_of_people_and_no_free_te
     kinds = (Joined, Dealt, Received, Update, Revealed, ScoreAnswers, Refused, SumKeys, LedgerMark)
     sent = {kind.__name__: dict(kind.__annotations__) for kind in kinds}
     assert sent == {
-        "Joined": {"holder": str, "run": str, "keys": SumKeys | None, "ledger": LedgerMark},
+        "Joined": {
+            "holder": str,
+            "run": str,
+            "keys": SumKeys | None,
+            "ledger": LedgerMark,
+            "signature": bytes,
+        },
         "Dealt": {"holder": str, "run": str, "sealed": dict[str, bytes], "signature": bytes},
-        "Received": {"holder": str, "run": str},
+        "Received": {"holder": str, "run": str, "faulty": list[str]},
         "Update": {"holder": str, "release": str, "commitment": bytes, "signature": bytes, "ledger": LedgerMark},
         "Revealed": {
             "holder": str,

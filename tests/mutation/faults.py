@@ -3,6 +3,12 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+PROOF = "tests/privacy/proof"
+NOISE = f"{PROOF}/test_noise.py"
+REAL_RELEASES = f"{PROOF}/test_real_releases.py"
+RECIPES = "tests/federated/recipes"
+HOLDER = "tests/clients/holder"
+
 
 @dataclass(frozen=True)
 class Replacement:
@@ -26,12 +32,16 @@ class Fault:
 
     name: str
     replacements: tuple[Replacement, ...]
-    proof: str = "charges"  # which proof tests are asked; all of them pass where nothing is planted
+    proof: str = f"{PROOF}/test_charges.py"  # who is asked, as pytest names it; passes where nothing is planted
 
 
 RELEASE = "clients/holder/release.py"
+NODE = "clients/holder/node.py"
+LOCAL_SGD = "federated/recipes/local_sgd.py"
+CLIPPED_SUMS = "federated/recipes/clipped_sums.py"
 FIXED_HESSIAN = "federated/recipes/fixed_hessian.py"
 UNIT_ROWS = "federated/recipes/unit_rows.py"
+SOURCE = "SecureNoise() if seed is None else SeededNoise(seed, label)"
 
 FAULTS = (
     Fault(
@@ -41,12 +51,12 @@ FAULTS = (
     Fault(
         "noise halved where it is drawn",
         (Replacement(RELEASE, "shape.length, variance, chance)", "shape.length, variance // 4, chance)"),),
-        "noise",
+        NOISE,
     ),
     Fault(
         "noise x 0.1",
         (Replacement(RELEASE, "shape.length, variance, chance)", "shape.length, variance // 100, chance)"),),
-        "noise",
+        NOISE,
     ),
     Fault(
         "clipping off",
@@ -67,6 +77,29 @@ FAULTS = (
         ),
     ),
     Fault(
+        "shares ignored in the centre's round",
+        (
+            Replacement(
+                UNIT_ROWS,
+                "rows.share[block] @ clip_to_norm(rows.x[block], radius)",
+                "clip_to_norm(rows.x[block], radius).sum(axis=0)",
+            ),
+        ),
+    ),
+    Fault(
+        "shares ignored in the head count",
+        (Replacement(UNIT_ROWS, "rows.share[block].sum()", "len(rows.share[block])"),),
+    ),
+    Fault(
+        "a probability that depends on who else is there",
+        (
+            Replacement(
+                "federated/recipes/row_products.py", 'np.einsum("ij,j->i", rows, vector)', "rows @ vector",
+            ),
+        ),
+        f"{RECIPES}/test_alone.py",
+    ),
+    Fault(
         "every round spends the whole budget, and one is charged",
         (
             Replacement(
@@ -83,13 +116,13 @@ FAULTS = (
     ),
     Fault(
         "the same noise in every round",
-        (Replacement(RELEASE, "return SecureNoise()", "return SeededNoise(0, self._holder)"),),
-        "real_releases",
+        (Replacement(RELEASE, SOURCE, 'SeededNoise(0, label.split("/")[0])'),),
+        REAL_RELEASES,
     ),
     Fault(
         "the same noise at every data holder",
-        (Replacement(RELEASE, "return SecureNoise()", 'return SeededNoise(0, f"{run.digest}/{stage}/{use}")'),),
-        "real_releases",
+        (Replacement(RELEASE, SOURCE, 'SeededNoise(0, label.partition("/")[2])'),),
+        REAL_RELEASES,
     ),
     Fault(
         "shares ignored",
@@ -123,7 +156,7 @@ FAULTS = (
                 "spend=lambda _: type(measurement_spend(run.plan))(0.0),",
             ),
         ),
-        "real_releases",
+        REAL_RELEASES,
     ),
     Fault(
         "drop-outs forgotten in each data holder's part of the noise",
@@ -133,6 +166,66 @@ FAULTS = (
                 "return -(-self.variance // members)",
             ),
         ),
-        "noise",
+        NOISE,
+    ),
+    Fault(
+        "masked sums with a quarter of the noise",
+        (Replacement(RELEASE, "shape.length, variance, chance)", "shape.length, variance // 4, chance)"),),
+        f"{PROOF}/test_masked_releases.py",
+    ),
+    Fault(
+        "the coordinator's own noise forgotten",
+        (Replacement("server/sums.py", "add_words([exact, grid.from_steps(drawn)])", "add_words([exact])"),),
+        "tests/server/test_sums.py::test_the_coordinators_noise_is_added_once_and_has_the_plans_variance",
+    ),
+    Fault(
+        "rounding left out of what a small share costs",
+        (Replacement("federated/releases.py", "if self.variance == 0:\n", "if self.variance >= 0:\n"),),
+        f"{HOLDER}/test_permits.py::test_what_rounding_alone_would_cost_is_kept_back_and_who_has_no_more_is_left_out",
+    ),
+    Fault(
+        "rounding left out where a round is computed",
+        (Replacement(NODE, "rows.outcome, weights(rows.shares))", "rows.outcome, rows.shares)"),),
+        f"{HOLDER}/test_release.py::test_no_single_update_says_anything_and_their_unmasked_sum_is_the_plain_sum",
+    ),
+    Fault(
+        "shares ignored in the measurement",
+        (Replacement(NODE, "_counts(bands, weights * outcome,", "_counts(bands, (weights >= 0) * outcome,"),),
+        REAL_RELEASES,
+    ),
+    Fault(
+        "the measurement's base rate at full scale",
+        (Replacement(NODE, "everybody = BASE_RATE_SCALE * np.array(", "everybody = 1 * np.array("),),
+        REAL_RELEASES,
+    ),
+    Fault(
+        "clipping off in local steps",
+        (Replacement(CLIPPED_SUMS, "    np.minimum(residual, largest, out=residual)\n", ""),),
+        f"{RECIPES}/test_local_sgd.py::test_no_person_moves_a_step_further_than_share_times_the_clipping_norm",
+    ),
+    Fault(
+        "clipping off in networks",
+        (
+            Replacement(
+                CLIPPED_SUMS, "(self._clipping_norm / np.maximum(length, self._clipping_norm)) * table", "table",
+            ),
+        ),
+        f"{RECIPES}/test_local_sgd.py::test_no_person_moves_a_step_further_than_share_times_the_clipping_norm",
+    ),
+    Fault(
+        "noise off in local steps",
+        (Replacement(LOCAL_SGD, "if self._deviation:", "if self._deviation < 0:"),),
+        f"{RECIPES}/test_local_sgd.py::test_a_silent_change_is_noise_of_exactly_the_charged_size",
+    ),
+    Fault(
+        "one epoch of local steps charged, whatever was taken",
+        (Replacement(LOCAL_SGD, "epochs=self._epochs(round_number))", "epochs=1)"),),
+        f"{RECIPES}/test_local_sgd.py::test_steps_batches_and_noise_taken_are_the_ones_charged",
+    ),
+    Fault(
+        "sampled steps judged at the plan's delta alone",
+        (Replacement("clients/holder/permits.py", "passed |= self._ledger", "_ = self._ledger"),),
+        f"{HOLDER}/test_own_delta.py::"
+        "test_nobody_is_in_a_sampled_run_that_passes_the_cap_at_their_own_delta",
     ),
 )  # fmt: skip

@@ -6,6 +6,7 @@ import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import msgspec
 import numpy as np
 
 from federated.messages import (
@@ -31,6 +32,7 @@ from federated.plan import PrivacyTerms, RosterEntry, SignedPlan, TrainingPlan, 
 from federated.recipes.base import Arrays, RecipeName, round_of
 from federated.releases import (
     dealing_statement,
+    joined_statement,
     release_name,
     reveal_statement,
     sum_keys_statement,
@@ -179,6 +181,8 @@ class FakeHolder:
                     return self._join(opening)
                 case Introduction() as introduction:
                     return self._once("introduction", letter, lambda: self._deal(introduction))
+                case Delivery() as delivery if faulty := self._faulty(delivery):
+                    return Letter(Received(self.name, self.run, faulty))
                 case Delivery() as delivery:
                     return self._once("delivery", letter, lambda: self._receive(delivery))
                 case Instruction(round_number=number, cohort=cohort):
@@ -213,10 +217,14 @@ class FakeHolder:
         if self.plan.trust.is_masked:
             self._secrets = Secrets(self.secret, run=self.run, holder=self.name, stages=LAST)
             public = self._secrets.public
-            statement = sum_keys_statement(self.run, public.channel, public.stages, public.seeds)
+            statement = sum_keys_statement(self.run, self.name, public.channel, public.stages, public.seeds)
             signature = self.identity.sign(PayloadType.SUM_KEYS, statement)
             keys = SumKeys(public.channel, list(public.stages), list(public.seeds), signature)
-        return Letter(Joined(self.name, self.run, keys, self.mark))
+        return Letter(self.signed_joined(Joined(self.name, self.run, keys, self.mark, b"")))
+
+    def signed_joined(self, joined: Joined) -> Joined:
+        signature = self.identity.sign(PayloadType.JOINED, joined_statement(joined))
+        return msgspec.structs.replace(joined, signature=signature)
 
     def _deal(self, introduction: Introduction) -> Letter:
         assert self._secrets is not None
@@ -232,7 +240,11 @@ class FakeHolder:
     def _receive(self, delivery: Delivery) -> Letter:
         assert self._secrets is not None
         self._member = self._secrets.member(self._joined, delivery.members, delivery.sealed, threshold=self._threshold)
-        return Letter(Received(self.name, self.run))
+        return Letter(Received(self.name, self.run, []))
+
+    def _faulty(self, delivery: Delivery) -> list[str]:
+        assert self._secrets is not None
+        return self._secrets.faulty(self._joined, delivery.sealed, threshold=self._threshold)
 
     def _release(self, number: int, cohort: list[str]) -> Letter:
         shape = self.stages[number - 1].shape

@@ -36,6 +36,13 @@ from tests.server.fakes import LAST, AddingRecipe, FakeHolder, names, plan_of
 Change = Callable[[FakeHolder, Letter], Letter | None]
 
 
+class Once:
+    """What becomes of the first answer in a step; what is asked again is answered well."""
+
+    def __init__(self, change: Change) -> None:
+        self.change = change
+
+
 def step_of(header: Header, *, last: int = LAST) -> str:
     match header:
         case Opening():
@@ -59,8 +66,8 @@ def step_of(header: Header, *, last: int = LAST) -> str:
 class FakeChannel:
     """A channel over fake data holders. `changes` maps (step, holder) to what becomes of its answer on the way."""
 
-    def __init__(self, holders: Mapping[int, FakeHolder], changes: Mapping[tuple[str, str], Change]) -> None:
-        self.holders, self.changes = holders, changes
+    def __init__(self, holders: Mapping[int, FakeHolder], changes: Mapping[tuple[str, str], Change | Once]) -> None:
+        self.holders, self.changes = holders, dict(changes)
         self.deadlines: list[float] = []
         self.acts: list[tuple[str, Act]] = []
         self.late: dict[int, Letter] = {}
@@ -76,6 +83,9 @@ class FakeChannel:
             if (step, act) not in self.acts:
                 self.acts.append((step, act))
             change = self.changes.get((step, holder.name))
+            if isinstance(change, Once):
+                del self.changes[step, holder.name]
+                change = change.change
             if change is unreachable:
                 continue
             answer: Letter | None = holder.answer(letter)
@@ -125,7 +135,14 @@ class Table:
     def node_of(self) -> dict[str, int]:
         return {name: number for number, name in enumerate(self.holders, start=10)}
 
-    def open(self, changes: Mapping[tuple[str, str], Change] | None = None, *, extra: Sequence[FakeHolder] = ()) -> Run:
+    @property
+    def marks(self) -> LedgerMarks:
+        """As they are on the disk."""
+        return LedgerMarks(self.directory)
+
+    def open(
+        self, changes: Mapping[tuple[str, str], Change | Once] | None = None, *, extra: Sequence[FakeHolder] = ()
+    ) -> Run:
         """Begin a run; `extra` are more nodes on the channel than the plan's."""
         nodes = {self.node_of[name]: holder for name, holder in self.holders.items()}
         nodes |= dict(enumerate(extra, start=100))
@@ -137,11 +154,11 @@ class Table:
             channel=self.channel,
             deadline_s=7.5,
             begun=partial(BegunRun, self.directory),
-            marks=LedgerMarks(self.directory),
+            marks=self.marks,
             noise=self.noise,
         )
 
-    def run(self, changes: Mapping[tuple[str, str], Change] | None = None) -> tuple[Run, list[Release]]:
+    def run(self, changes: Mapping[tuple[str, str], Change | Once] | None = None) -> tuple[Run, list[Release]]:
         """A run from its opening to the measurement: every release that was made."""
         run = self.open(changes)
         trained = run.train(no_progress)

@@ -13,7 +13,7 @@ from experiments.federation import Federation
 from federated.encoder import Encoder
 from federated.files import write_whole
 from federated.scorecard import Scorecard
-from federated.trust import TrustModel, told
+from federated.trust import Aggregation, TrustModel, told
 from privacy.consent.signing import PayloadType, verify
 from privacy.errors import MalformedError, RefusalCode, RefusalError, TamperingError
 from server import bundle as bundle_module
@@ -74,7 +74,13 @@ def test_what_it_promises_is_what_the_plan_said(ran: tuple[Federation, Outcome],
     assert privacy["excludes"] == list(EXCLUDES)
     assert privacy["accountant"] == "exact Gaussian DP"
     assert privacy["adjacency"] == "add or remove one person"
-    assert (privacy["trust"], privacy["trust_model"]) == ("shared_noise", told(TrustModel.SHARED_NOISE))
+    assert (privacy["trust"], privacy["trust_model"]) == (
+        "shared_noise",
+        told(TrustModel.SHARED_NOISE, adds_noise=True),
+    )
+    assert privacy["measurement_accountant"] == "exact Gaussian DP"
+    assert "share 1" in privacy["about"]
+    assert "each data holder" not in privacy["about"]
     assert (privacy["aggregation"], privacy["dropouts_tolerated"]) == ("sum", 0)
     assert (privacy["recipe"], privacy["reason_for_recipe"]) == ("fixed_hessian", ran[1].plan.reason)
     assert privacy["reason_for_recipe"]
@@ -85,6 +91,23 @@ def test_what_it_promises_is_what_the_plan_said(ran: tuple[Federation, Outcome],
     other.mkdir()
     publish(ran[0], no_seed, other)
     assert json.loads((other / "privacy.json").read_bytes())["not_private"] is False
+
+
+def test_other_trust_and_aggregation_are_told_as_they_are(ran: tuple[Federation, Outcome], tmp_path: Path) -> None:
+    plan = msgspec.structs.replace(ran[1].plan, trust=TrustModel.HOLDER_NOISE, aggregation=Aggregation.MEDIAN)
+    publish(ran[0], replace(ran[1], plan=plan), tmp_path)
+    assert "releases of each data holder" in json.loads((tmp_path / "privacy.json").read_bytes())["about"]
+    assert "that of the plain sum" in json.loads((tmp_path / "metrics.json").read_bytes())["noise"]
+
+
+@pytest.mark.parametrize("trust", TrustModel)
+def test_who_adds_the_noise_is_told_as_it_is(trust: TrustModel) -> None:
+    """Where training has its noise in the contributions, the trust model is that of the measurement's noise only."""
+    inside, added = told(trust, adds_noise=False), told(trust, adds_noise=True)
+    assert inside.endswith("Of the measurement: " + added)
+    assert "adds all the noise of the training itself" in inside
+    assert ("masks hide single updates" in inside) is trust.is_masked
+    assert ("can spoil a sum without being named" in added) is trust.is_masked
 
 
 def test_parity_vectors_hold_for_somebody_who_only_adds_up(bundle: Path) -> None:

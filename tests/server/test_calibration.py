@@ -9,6 +9,7 @@ from sklearn.linear_model import LogisticRegression
 from experiments.plans import SCALE
 from federated.metrics import ScoreHistogram
 from federated.model import LinearModel, probability_of
+from federated.scorecard import PointScale
 from server.calibration import AS_TRAINED, BaseRate, Calibration, calibration_from
 
 EDGES = np.linspace(300, 851, 45)
@@ -63,3 +64,43 @@ def test_the_histogram_keeps_its_people_and_its_ranking_figures() -> None:
 def test_counts_that_say_too_little_change_nothing(goods: float, bads: float) -> None:
     released = ScoreHistogram(EDGES, np.full(44, goods / 44), np.full(44, bads / 44))
     assert calibration_from(released, SCALE, UNKNOWN, deviation=0.0) == AS_TRAINED
+
+
+@pytest.mark.parametrize("bands", [2, 3, 4, 8, 20])
+@pytest.mark.parametrize("people", [1e3, 1e7, 1e8, 1e12])
+def test_few_bands_of_many_people_never_end_a_run(bands: int, people: float) -> None:
+    """All people in one wide band: slope and intercept cannot be told apart, whatever the size of the numbers."""
+    edges = np.linspace(300, 851, bands + 1)
+    for seed in range(5):
+        chance = np.random.default_rng(seed)
+        counts = people * chance.dirichlet(np.ones(bands))
+        bads = counts * chance.uniform(0.05, 0.4, bands)
+        released = ScoreHistogram(edges, counts - bads, bads)
+        found = calibration_from(released, SCALE, BaseRate(people, float(bads.sum()), 30.0), deviation=3.0)
+        assert np.isfinite([found.intercept, found.slope]).all()
+
+
+def test_what_is_found_does_not_depend_on_how_many_people_there_are() -> None:
+    """One wide band, in which only some of what could be said is known: the nearest to what was trained is found."""
+    found = [
+        calibration_from(
+            ScoreHistogram(np.array([500.0, 560.0, 620.0]), np.full(2, 0.8 * people), np.full(2, 0.2 * people)),
+            SCALE,
+            UNKNOWN,
+            deviation=0.0,
+        )
+        for people in (1e3, 1e9, 1e14)
+    ]
+    assert found[0] is not AS_TRAINED
+    for other in found[1:]:
+        assert (other.intercept, other.slope) == pytest.approx((found[0].intercept, found[0].slope), abs=1e-6)
+
+
+def test_counts_at_the_very_ends_of_the_scale_never_end_a_run() -> None:
+    """Chances so near 0 and 1 that the curvature vanishes."""
+    wide = PointScale(base_score=0.0, base_good_bad_odds=1.0, points_to_double_odds=1.0, minimum=-1e3, maximum=1e3)
+    edges = np.linspace(-1e3, 1e3, 9)
+    goods, bads = np.full(8, 1e6), np.zeros(8)
+    bads[0] = 1e6
+    released = ScoreHistogram(edges, goods, bads)
+    assert np.isfinite(calibration_from(released, wide, UNKNOWN, deviation=0.0).intercept)

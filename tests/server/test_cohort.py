@@ -8,11 +8,12 @@ import numpy as np
 import pytest
 
 from federated.messages import Dealt, Header, Joined, LedgerMark, Letter, Received, Refused, ScoreAnswers, SumKeys
-from federated.releases import dealing_statement, sum_keys_statement
+from federated.releases import dealing_statement, joined_statement, sum_keys_statement
 from federated.trust import TrustModel
 from privacy.consent.signing import PayloadType
 from privacy.errors import RefusalCode, RefusalError
 from server.answers import SILENT
+from server.cohort import OTHER_KEYS
 from tests.server.fakes import FakeHolder, identity_of, names, plan_of
 from tests.server.table import EVERYBODY, Change, Table, five, silent
 
@@ -23,7 +24,7 @@ OTHERS = (B, C, D, E)
 def _joined(**changes: object) -> Change:
     def change(holder: FakeHolder, letter: Letter) -> Letter:
         assert isinstance(letter.header, Joined)
-        return Letter(msgspec.structs.replace(letter.header, **changes))
+        return Letter(holder.signed_joined(msgspec.structs.replace(letter.header, **changes)))
 
     return change
 
@@ -36,9 +37,9 @@ def _keys(change_keys: Callable[[SumKeys], SumKeys]) -> Change:
         assert isinstance(header, Joined)
         assert header.keys is not None
         keys = change_keys(header.keys)
-        statement = sum_keys_statement(header.run, keys.channel, keys.stages, keys.seeds)
+        statement = sum_keys_statement(header.run, holder.name, keys.channel, keys.stages, keys.seeds)
         signed = msgspec.structs.replace(keys, signature=holder.identity.sign(PayloadType.SUM_KEYS, statement))
-        return Letter(msgspec.structs.replace(header, keys=signed))
+        return Letter(holder.signed_joined(msgspec.structs.replace(header, keys=signed)))
 
     return change
 
@@ -52,13 +53,32 @@ def _thief(holder: FakeHolder, letter: Letter) -> Letter:
     header = letter.header
     assert isinstance(header, Joined)
     assert header.keys is not None
-    statement = sum_keys_statement(header.run, header.keys.channel, header.keys.stages, header.keys.seeds)
+    statement = sum_keys_statement(header.run, holder.name, header.keys.channel, header.keys.stages, header.keys.seeds)
     forged = msgspec.structs.replace(header.keys, signature=identity_of("thief").sign(PayloadType.SUM_KEYS, statement))
-    return Letter(msgspec.structs.replace(header, keys=forged))
+    return Letter(holder.signed_joined(msgspec.structs.replace(header, keys=forged)))
+
+
+def _unsigned_joining(holder: FakeHolder, letter: Letter) -> Letter:
+    assert isinstance(letter.header, Joined)
+    return Letter(msgspec.structs.replace(letter.header, ledger=LedgerMark(10**9, bytes(32))))
 
 
 def _replaced(**changes: object) -> Change:
     return _keys(lambda keys: msgspec.structs.replace(keys, **changes))
+
+
+def test_what_is_signed_says_all_that_matters() -> None:
+    keys = (bytes(32), [bytes([1]) * 32], [bytes([2]) * 32])
+    assert sum_keys_statement("run", "a", *keys) != sum_keys_statement("run", "b", *keys)
+    joined = Joined("a", "run", None, LedgerMark(1, bytes(32)), b"")
+    for change in (
+        {"holder": "b"},
+        {"run": "other"},
+        {"keys": SumKeys(*keys, b"")},
+        {"ledger": LedgerMark(2, bytes(32))},
+    ):
+        assert joined_statement(msgspec.structs.replace(joined, **change)) != joined_statement(joined)
+    assert joined_statement(msgspec.structs.replace(joined, signature=b"x")) == joined_statement(joined)
 
 
 ODD_ANSWERS: dict[str, tuple[Change, str]] = {
@@ -74,9 +94,10 @@ ODD_ANSWERS: dict[str, tuple[Change, str]] = {
     "more keys than seeds": (_keys(lambda k: msgspec.structs.replace(k, seeds=k.seeds[1:])), "not lawful"),
     "one key twice": (_keys(lambda k: msgspec.structs.replace(k, stages=[k.stages[0]] * len(k.stages))), "two are"),
     "a ledger below nothing": (_joined(ledger=LedgerMark(-1, bytes(32))), "ledger's mark"),
+    "a mark that it did not sign": (_unsigned_joining, "signature"),
     "a short mark": (_joined(ledger=LedgerMark(0, b"")), "ledger's mark"),
     "something else": (_instead(ScoreAnswers(A, [])), "ScoreAnswers"),
-    "a later step": (_instead(Received(A, "0" * 32)), "Received"),
+    "a later step": (_instead(Received(A, "0" * 32, [])), "Received"),
     "a stranger's name": (_joined(holder="stranger"), "no answer before the deadline"),
     "arrays": (lambda _, letter: Letter(letter.header, {"words": np.zeros(1)}), "other arrays"),
 }
@@ -164,7 +185,9 @@ def _dealt(change_sealed: Callable[[dict[str, bytes]], dict[str, bytes]]) -> Cha
 
 def _unsigned(holder: FakeHolder, letter: Letter) -> Letter:
     assert isinstance(letter.header, Dealt)
-    return Letter(msgspec.structs.replace(letter.header, sealed=dict.fromkeys(letter.header.sealed, b"x")))
+    return Letter(
+        msgspec.structs.replace(letter.header, sealed=dict.fromkeys(letter.header.sealed, bytes(2 * 33 * 4 + 16)))
+    )
 
 
 def _of_another_run(holder: FakeHolder, letter: Letter) -> Letter:
@@ -176,11 +199,12 @@ ODD_DEALINGS: dict[str, tuple[Change, str]] = {
     "silence": (silent, "no answer"),
     "a share too few": (_dealt(lambda s: {name: share for name, share in s.items() if name != B}), "everybody"),
     "a share too many": (_dealt(lambda s: {**s, A: s[B]}), "everybody"),
-    "one share longer": (_dealt(lambda s: {**s, B: s[B] + b"x"}), "different sizes"),
+    "shares of twenty megabytes": (_dealt(lambda s: dict.fromkeys(s, bytes(20_000_000))), "another size"),
+    "one share longer": (_dealt(lambda s: {**s, B: s[B] + b"x"}), "another size"),
     "unsigned": (_unsigned, "signature"),
     "another run": (_of_another_run, "another run"),
     "a refusal": (_instead(Refused(A, RefusalCode.REPLAY)), "replay"),
-    "something else": (_instead(Received(A, "0" * 32)), "Received"),
+    "something else": (_instead(Received(A, "0" * 32, [])), "Received"),
 }
 
 
@@ -193,10 +217,10 @@ def test_an_odd_dealing_leaves_its_dealer_out_and_nobody_else(tmp_path: Path, wh
 
 
 def _odd_receipt(holder: FakeHolder, letter: Letter) -> Letter:
-    return Letter(Received(holder.name, "0" * 32))
+    return Letter(Received(holder.name, "0" * 32, []))
 
 
-@pytest.mark.parametrize("change", [silent, _odd_receipt, _instead(Received(B, "0" * 32))])
+@pytest.mark.parametrize("change", [silent, _odd_receipt, _instead(Received(B, "0" * 32, []))])
 def test_an_odd_receipt_leaves_everybody_a_member(tmp_path: Path, change: Change) -> None:
     assert five(tmp_path).open({("delivery", A): change}).cohort.members == (A, *OTHERS)
 
@@ -216,16 +240,27 @@ def test_who_dealt_too_late_the_first_time_is_delivered_to_nobody(tmp_path: Path
     made.run({("dealing", A): silent})
     again, releases = made.run()
     assert again.cohort.members == OTHERS
-    assert again.cohort.absent[A].reason == "the run was begun without it"
+    assert again.cohort.absent == {A: SILENT}
     assert [tuple(release.updates) for release in releases] == [OTHERS] * 4
 
 
 def test_a_run_goes_on_as_it_was_begun(tmp_path: Path) -> None:
     made = five(tmp_path)
     first = made.open({("opening", A): silent}).cohort
-    again = made.open().cohort
+    again = made.open({("opening", E): silent}).cohort
     assert again.members == first.members == OTHERS
-    assert again.absent[A].reason == "the run was begun without it"
-    with pytest.raises(RefusalError, match=f"begun before with {E}, missing now") as caught:
-        made.open({("opening", E): silent, ("opening", A): lambda _, letter: letter})
-    assert caught.value.code is RefusalCode.REPLAY
+    assert again.absent == first.absent == {A: SILENT}
+    changes = {("opening", D): _instead(Refused(D, RefusalCode.CONSENT)), ("opening", E): silent}
+    with pytest.raises(RefusalError, match=rf"2 data holders are here.*{D}: consent, {E}: no answer") as caught:
+        made.open(changes)
+    assert caught.value.code is RefusalCode.CONSENT
+    assert "Nothing was" not in str(caught.value)
+    assert "what was charged stays charged" in str(caught.value)
+
+
+def test_whoever_comes_back_with_other_keys_is_out_of_a_run_that_was_begun(tmp_path: Path) -> None:
+    made = five(tmp_path)
+    made.open()
+    made.holders[A].secret = bytes(32)
+    _, releases = made.run()
+    assert {tuple(release.left_out.items()) for release in releases} == {((A, OTHER_KEYS.reason),)}

@@ -14,7 +14,7 @@ from federated.recipes.base import RecipeName
 from federated.scorecard import Scorecard
 from federated.trust import TrustModel
 from privacy.consent.signing import SigningKey
-from privacy.errors import FedcreditError, MalformedError, TamperingError
+from privacy.errors import FedcreditError, MalformedError, RefusalCode, RefusalError, TamperingError
 from server import coordinator as coordinator_module
 from server.coordinator import Coordinator
 from tests.ready import HOLDERS, Ready, state_of
@@ -34,6 +34,23 @@ def test_a_run_leaves_its_model_scorecard_and_record(ready: Ready) -> None:
     assert outcome.plan.recipe["name"] == RecipeName.FIXED_HESSIAN
     assert (outcome.trust, outcome.reason) == (TrustModel.SHARED_NOISE, "Asked for by name.")
     assert [set(left_out) for left_out in outcome.left_out.values()] == [set()] * 5
+
+
+def test_a_run_repeated_writes_the_same_bytes_and_never_others(ready: Ready) -> None:
+    directory = ready.federation.coordinator_directory
+    run = ready.run().run
+    path = directory / "runs" / run / "run.json"
+    before = {file: file.read_bytes() for file in path.parent.iterdir()}
+    ready.run()
+    assert {file: file.read_bytes() for file in path.parent.iterdir()} == before
+    write_whole(path, before[path].replace(b'"left_out":{}', b'"left_out":{"x":"y"}', 1))
+    (path.parent / "model.json").unlink()
+    changed = path.read_bytes()
+    with pytest.raises(RefusalError, match="says something else") as caught:
+        ready.run()
+    assert caught.value.code is RefusalCode.REPLAY
+    assert path.read_bytes() == changed
+    assert not (path.parent / "model.json").exists()
 
 
 def test_the_record_is_what_an_auditor_reads(ready: Ready) -> None:

@@ -3,14 +3,16 @@
 from collections.abc import Iterable
 from typing import Any, cast
 
+import pytest
 from flwr.app import Error, Message, RecordDict
 from flwr.serverapp import Grid
 
 from federated.channel import Act
-from federated.flower import write_letter
+from federated.flower import read_letter, write_letter
 from federated.in_process import InProcessGrid
 from federated.messages import Letter, Refused
 from privacy.errors import RefusalCode
+from server import grid_channel
 from server.grid_channel import GridChannel
 
 
@@ -63,3 +65,20 @@ def test_who_asks_nobody_does_not_wait() -> None:
 
 def test_a_node_that_was_not_asked_is_not_heard() -> None:
     assert asked(Answering([refusal("first")], stranger=True)) == {}
+
+
+def test_an_answer_that_breaks_while_it_is_read_is_silence_and_the_next_is_heard(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read: list[RecordDict] = []
+
+    def breaks(records: RecordDict) -> Letter:
+        read.append(records)
+        if len(read) == 1:
+            raise RuntimeError("row of Doe")
+        return read_letter(records)
+
+    monkeypatch.setattr(grid_channel, "read_letter", breaks)
+    assert asked(Answering([refusal("first"), refusal("second")]))[5].header == refusal("second").header
+    assert "RuntimeError" in caplog.text
+    assert "Doe" not in caplog.text

@@ -1,29 +1,47 @@
-"""What the coordinator keeps between two tries of a run: choices once made, ledgers' marks, sums with its noise."""
+"""What the coordinator keeps between two tries of a run: what was answered, and ledgers' marks."""
 
 import hashlib
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from federated.messages import LedgerMark
-from privacy.errors import MalformedError, RefusalCode, RefusalError
-from server.memory import BegunRun, LedgerMarks
+from federated.messages import Dealt, Joined, LedgerMark, Update
+from privacy.errors import MalformedError, RefusalCode
+from server.answers import Absence
+from server.memory import BegunRun, Dealing, LedgerMarks, Members, Opened, Total, Updates
 
 
 def mark(size: int, name: str = "a") -> LedgerMark:
     return LedgerMark(size, hashlib.sha256(f"{name}/{size}".encode()).digest())
 
 
-def test_a_choice_is_made_once_and_kept(tmp_path: Path) -> None:
-    assert BegunRun(tmp_path, "run").choose("round 1", {"b", "a"}) == ("a", "b")
+def update(size: int) -> Update:
+    return Update("a", "run/1", bytes(32), bytes(64), mark(size))
+
+
+def test_each_step_is_kept_to_the_bit(tmp_path: Path) -> None:
+    begun = BegunRun(tmp_path, "run")
+    assert not begun.is_repeated
+    steps = (begun.opened(), begun.dealing(), begun.members(), begun.updates(1), begun.total(1))
+    assert steps == (None,) * 5
+    opened = Opened({"a": Joined("a", "run", None, mark(3), bytes(64))}, {"b": Absence("policy", RefusalCode.POLICY)})
+    dealing = Dealing({"a": Dealt("a", "run", {"b": b"sealed"}, bytes(64))}, {})
+    members = Members(["a"], {"b": Absence("silent", RefusalCode.COHORT)})
+    updates = Updates({"a": update(4)}, {"a": bytes(range(16))}, {"b": "silent"})
+    total = Total(np.array([0.1, -0.0, 1e300]).tobytes(), {"a": "silent"})
+    begun.keep_opened(opened)
+    begun.keep_dealing(dealing)
+    begun.keep_members(members)
+    begun.keep_updates(1, updates)
+    begun.keep_total(1, total)
     again = BegunRun(tmp_path, "run")
-    assert again.choose("round 1", ("a", "b", "c")) == ("a", "b")
-    assert again.choose("round 2", ("c", "a")) == ("a", "c")
-    assert BegunRun(tmp_path, "another").choose("round 1", ("c",)) == ("c",)
-    with pytest.raises(RefusalError, match=r"with b, missing now \(round 1\)") as caught:
-        BegunRun(tmp_path, "run").choose("round 1", ("a", "c"))
-    assert caught.value.code is RefusalCode.REPLAY
+    assert again.is_repeated
+    assert (again.opened(), again.dealing(), again.members()) == (opened, dealing, members)
+    assert (again.updates(1), again.total(1)) == (updates, total)
+    assert (again.updates(2), BegunRun(tmp_path, "another").opened()) == (None, None)
+    assert {path.stat().st_mode & 0o777 for path in (tmp_path / "begun" / "run").iterdir()} == {0o600}
 
 
 def test_marks_only_grow(tmp_path: Path) -> None:
@@ -49,17 +67,25 @@ def test_nothing_is_written_where_nothing_is_new(tmp_path: Path) -> None:
     assert (tmp_path / "ledgers.json").stat().st_ino == before
 
 
-def test_a_sum_with_noise_is_kept_to_the_bit(tmp_path: Path) -> None:
+def test_two_runs_at_once_lose_no_mark(tmp_path: Path) -> None:
+    one, two = LedgerMarks(tmp_path), LedgerMarks(tmp_path)
+    one.keep({"a": mark(9), "b": mark(2)})
+    two.keep({"a": mark(3), "b": mark(4)})
+    one.keep({"c": mark(1)})
+    assert LedgerMarks(tmp_path).of("abc") == {"a": mark(9), "b": mark(4), "c": mark(1)}
+
+
+def test_lost_marks_are_noticed_unless_the_coordinator_confirms(tmp_path: Path) -> None:
+    LedgerMarks(tmp_path).keep({"a": mark(4)})
     begun = BegunRun(tmp_path, "run")
-    begun.choose("round 1", ("a",))
-    assert begun.noised(1, 3) is None
-    words = np.array([0, 2**64 - 1, 7], dtype=np.uint64)
-    begun.keep_noised(1, words)
-    kept = BegunRun(tmp_path, "run").noised(1, 3)
-    assert kept is not None
-    assert kept.tolist() == words.tolist()
-    with pytest.raises(MalformedError, match=r"1\.sum"):
-        begun.noised(1, 4)
+    begun.keep_opened(Opened({}, {}))
+    (tmp_path / "ledgers.json").unlink()
+    LedgerMarks(tmp_path)  # nothing was released in that run
+    begun.keep_updates(1, Updates({"a": update(4)}, {}, {}))
+    with pytest.raises(MalformedError, match=r"restore it from a copy, or delete begun/"):
+        LedgerMarks(tmp_path)
+    shutil.rmtree(tmp_path / "begun")
+    assert LedgerMarks(tmp_path).of(["a"]) == {}
 
 
 @pytest.mark.parametrize("content", [b"", b"[]", b'{"a": 1}', b"\xff", b"[" * 5000, b'{"a": {"size": 1}}'])
@@ -68,6 +94,6 @@ def test_a_broken_file_is_told(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(MalformedError, match=r"ledgers\.json"):
         LedgerMarks(tmp_path)
     (tmp_path / "begun" / "run").mkdir(parents=True)
-    (tmp_path / "begun" / "run" / "chosen.json").write_bytes(content)
-    with pytest.raises(MalformedError, match=r"chosen\.json"):
-        BegunRun(tmp_path, "run")
+    (tmp_path / "begun" / "run" / "members").write_bytes(content)
+    with pytest.raises(MalformedError, match="members"):
+        BegunRun(tmp_path, "run").members()

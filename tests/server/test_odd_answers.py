@@ -76,7 +76,7 @@ ODD_UPDATES: dict[str, tuple[Change, str]] = {
     "a ledger without end": (_endless_ledger, "ledger"),
     "a ledger without an entry": (_empty_ledger, "no entry"),
     "something else": (_instead(ScoreAnswers(A, [])), "ScoreAnswers"),
-    "another step": (_instead(Received(A, "0" * 32)), "Received"),
+    "another step": (_instead(Received(A, "0" * 32, [])), "Received"),
     "a refusal": (_instead(Refused(A, RefusalCode.BUDGET)), "budget"),
     "a refusal in another's name": (_instead(Refused(B, RefusalCode.LANE)), "lane"),
 }
@@ -119,7 +119,7 @@ ODD_REVEALS: dict[str, tuple[Change, str]] = {
     "short ones": (_short_shares, "wrong size"),
     "another's name": (_with(holder=B), "another's name"),
     "another release": (_with(release=release_name("0" * 32, 2)), "another release"),
-    "something else": (_instead(Received(A, "0" * 32)), "Received"),
+    "something else": (_instead(Received(A, "0" * 32, [])), "Received"),
     "a refusal": (_instead(Refused(A, RefusalCode.REPLAY)), "replay"),
 }
 

@@ -23,7 +23,7 @@ from server.coordinator import Coordinator, Outcome
 from server.memory import LedgerMarks
 from server.relay import relay_scores
 from server.rounds import no_progress
-from tests.ready import AT, Ready
+from tests.ready import AT, Ready, withdrawal
 from tests.server.table import step_of
 from tests.small_federation import small_federation
 
@@ -125,7 +125,8 @@ def test_a_data_holder_whose_update_is_lost_is_left_out_of_that_sum_and_charged_
 def test_a_data_holder_that_leaves_before_unmasking_is_in_the_sum(four: Ready, stage: int) -> None:
     with four.session() as session:
         whole = run(session, four, {})
-    shutil.rmtree(four.federation.coordinator_directory / "begun")
+    for kept in ("begun", "runs"):
+        shutil.rmtree(four.federation.coordinator_directory / kept)
     with four.session() as session:
         # Repeated to the bit: what was released once is all there is.
         outcome = run(session, four, {(f"unmasking {stage}", CEDAR): silent})
@@ -166,10 +167,30 @@ def test_who_was_left_out_of_a_sum_stays_out_when_the_run_is_repeated(four: Read
         first = run(session, four, {("update 2", BIRCH): silent})
     with four.session() as session:
         again = run(session, four, {})
-    assert again.left_out[first.releases[1].name] == {BIRCH: "the run was begun without it"}
+    assert again.releases == first.releases
+    assert again.left_out[first.releases[1].name] == {BIRCH: SILENT.reason}
     assert isinstance(first.model, LinearModel)
     assert isinstance(again.model, LinearModel)
     assert again.model.coefficients.tolist() == first.model.coefficients.tolist()
+
+
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_run_cut_short_goes_on_though_one_is_gone_or_somebody_has_withdrawn(four: Ready, gone: bool) -> None:
+    with four.session() as session, pytest.raises(RefusalError):
+        run(session, four, {("update 3", ASTER): silent, ("update 3", BIRCH): silent})
+    if not gone:
+        with four.session() as session:
+            ledger = session.holders[ASTER].ledger
+            used = ledger.subjects_of(ledger.releases()[0].release_id)
+        person = next(place for place in four.agreeing(ASTER) if four.federation.handles[place] in used)
+        four.registry.append(ASTER, [withdrawal(four, person)])
+    with four.session(AT + 3600) as session:
+        outcome = run(session, four, {("opening", DAHLIA): silent} if gone else {})
+    left_out = [{DAHLIA}] * 3 if gone else [set(), set(), set()]
+    if not gone:
+        left_out[0] = {ASTER}  # its answer of the first try is not sent again, and was never received
+    assert [set(names) for names in outcome.left_out.values()] == [set(), set(), *left_out]
+    assert isinstance(outcome.model, LinearModel)
 
 
 def test_fewer_than_the_plan_needs_is_a_refusal_and_nobody_is_charged(four: Ready) -> None:

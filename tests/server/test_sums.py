@@ -261,3 +261,56 @@ def test_a_restarted_node_is_found_again(tmp_path: Path) -> None:
     assert run.cohort.members == EVERYBODY
     for node in (776, 778):
         assert [type(header).__name__ for header in made.channel.holders[node].asked] == ["Opening"]
+
+
+class Parrot(FakeHolder):
+    """A node of somebody who has heard another's joining, and can say nothing else in its name."""
+
+    heard: Letter | None = None
+
+    def answer(self, letter: Letter) -> Letter:
+        self.asked.append(letter.header)
+        assert self.heard is not None
+        return self.heard
+
+
+def test_who_repeats_anothers_joining_takes_its_place_for_one_step_at_most(tmp_path: Path) -> None:
+    made = five(tmp_path)
+    parrot = Parrot(C, made.plan, made.stages, signed=made.signed)
+
+    def hear(holder: FakeHolder, letter: Letter) -> Letter:
+        parrot.heard = letter
+        return letter
+
+    def appears(holder: FakeHolder, letter: Letter) -> None:
+        made.channel.holders = {**made.channel.holders, 777: parrot}
+
+    _, releases = made.run({("opening", B): hear, ("update 1", B): appears})
+    check_sums(made, releases, {1: (B,), 2: (B,)})
+    assert "Joined where Update was due" in releases[1].left_out[B]
+    assert [type(header).__name__ for header in parrot.asked] == ["Opening", "Instruction"]
+
+
+def test_a_node_that_appeared_and_was_slow_is_asked_again(tmp_path: Path) -> None:
+    made = five(tmp_path)
+
+    openings: list[Letter] = []
+
+    def moves(holder: FakeHolder, letter: Letter) -> None:
+        nodes = dict(made.channel.holders)
+        nodes[777] = nodes.pop(made.node_of[B])
+        made.channel.holders = nodes
+
+    def second_is_lost(holder: FakeHolder, letter: Letter) -> Letter | None:
+        openings.append(letter)
+        return None if len(openings) == 2 else letter
+
+    _, releases = made.run({("update 1", B): moves, ("opening", B): second_is_lost})
+    check_sums(made, releases, {1: (B,), 2: (B,)})
+
+
+def test_where_nothing_is_masked_nobody_joins_in_anothers_name(tmp_path: Path) -> None:
+    made = five(tmp_path, TrustModel.HOLDER_NOISE)
+    thief = FakeHolder(B, made.plan, made.stages, signed=made.signed)
+    thief.identity = made.holders[C].identity
+    assert made.open(extra=[thief]).cohort.members == EVERYBODY

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +28,7 @@ from clients.audit.privacy_report import PrivacyReport, read_claims
 from federated.recipes.base import RecipeName
 from federated.recipes.fixed_hessian import FixedHessian
 from federated.recipes.gradient_descent import GradientDescent
+from federated.releases import shape_of_measurement
 from federated.rows import EncodedRows
 from privacy.discrete import discrete_gaussian
 from privacy.errors import TamperingError, UsageError
@@ -196,11 +198,35 @@ def test_the_command(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "CONTRADICTED" in failed.stdout
 
 
+def test_a_releaser_whose_chance_is_seeded_alike_ends_the_command_with_5(monkeypatch: pytest.MonkeyPatch) -> None:
+    def only_two(epsilon: float, _: int, chances: Callable[[str], NoiseSource], __: object) -> list[Finding]:
+        wide = default(epsilon, 100)
+        return [noise_audit(wide, chances), independence_audit(wide, chances)]
+
+    monkeypatch.setattr(privacy_audits, "all_audits", only_two)
+    # What `Releaser` calls for every release.
+    monkeypatch.setattr(clients.holder.release, "chance_of", lambda *_: SeededNoise(0, "same"))
+    done = CliRunner().invoke(audit, ["privacy", "--claims", "1"])
+    assert isinstance(done.exception, TamperingError)
+    assert "independent noise" in str(done.exception)
+    assert done.exception.exit_code == 5
+
+
+def test_a_measurement_with_too_little_noise_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert not noise_audit(default(1.0), Chances()).contradicted
+
+    def careless(plan: Any) -> Any:
+        return replace(shape_of_measurement(plan), variance=shape_of_measurement(plan).variance // 2)
+
+    monkeypatch.setattr(privacy_audits, "shape_of_measurement", careless)
+    assert noise_audit(default(1.0), Chances()).contradicted
+
+
 @pytest.mark.slow
 def test_the_whole_command_on_this_installation(monkeypatch: pytest.MonkeyPatch) -> None:
     # Seeded, or it would fail once in two hundred times.
     chances = Chances()
-    monkeypatch.setattr("privacy.noise.SecureNoise", lambda: chances("secure"))
+    monkeypatch.setattr(clients.holder.release, "SecureNoise", lambda: chances("secure"))
     monkeypatch.setattr(privacy_audits, "CANARIES", 300)  # a quarter of the time, on a machine that runs all tests
     done = CliRunner().invoke(audit, ["privacy", "--claims", "1", "--runs", "200"])
     assert done.exit_code == 0, done.output

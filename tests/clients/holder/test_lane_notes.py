@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from clients.holder.lane_epochs import announce
+from privacy.consent.limits import DAY_S
 from privacy.consent.record import Uses
 from privacy.errors import TamperingError, UsageError
 from tests.clients.holder.lane_scene import AT, SETTINGS, Scene
@@ -103,3 +104,38 @@ def test_a_mark_is_no_run_and_a_run_is_no_mark(scene: Scene) -> None:
             assert lane.kept_run(name) is None
             with pytest.raises(UsageError, match="space"):
                 lane.keep_run(name, b"x")
+
+
+def test_openings_are_counted_for_a_day_and_each_run_once(scene: Scene) -> None:
+    day = DAY_S + SETTINGS.policy.clock_skew_s
+    with scene.copy() as lane:
+        assert lane.enter_opening("a", at=AT, most=2)
+        assert lane.enter_opening("b", at=AT + 5, most=2)
+        assert lane.enter_opening("a", at=AT + 6, most=2)
+        assert not lane.enter_opening("c", at=AT + 6, most=2)
+    with scene.copy() as lane:
+        assert not lane.enter_opening("c", at=AT + day - 1, most=2)
+        assert not lane.enter_opening("c", at=AT - 10 * DAY_S, most=2)  # by a clock that was set back
+        assert lane.enter_opening("c", at=AT + day, most=2)
+        assert not lane.enter_opening("d", at=AT + day, most=2)
+        assert lane.enter_opening("a", at=AT + day, most=2)  # opened before: free for ever
+        assert lane.kept_run("a") is None
+        lane.keep_run("a", b"accepted")
+        assert lane.kept_run("a") == b"accepted"
+
+
+def test_an_edited_opening_is_noticed(scene: Scene) -> None:
+    with scene.copy() as lane:
+        assert lane.enter_opening("a", at=AT, most=1)
+    scene.edit("UPDATE runs SET accepted = zeroblob(8)")
+    with pytest.raises(TamperingError):
+        scene.copy()
+
+
+def test_two_processes_open_no_more_runs_than_one(scene: Scene) -> None:
+    def enter(number: int) -> bool:
+        with scene.copy() as lane:
+            return lane.enter_opening(f"run{number}", at=AT, most=3)
+
+    with ThreadPoolExecutor(4) as pool:
+        assert sum(pool.map(enter, range(8))) == 3

@@ -19,7 +19,7 @@ from privacy.consent.record import Purpose
 from privacy.discrete import mu_on_grid
 from privacy.errors import RefusalError
 from tests.clients.audit.case import usual
-from tests.ready import AT, HOLDERS, Ready
+from tests.ready import ASTER, AT, HOLDERS, Ready, withdrawal
 
 
 @dataclass(frozen=True)
@@ -137,22 +137,56 @@ def test_the_last_sample_may_be_too_small_for_a_plan(ready: Ready, holder: Holde
         holder.permitted(run, Purpose.TRAIN)
 
 
-def test_who_is_in_both_samples_pays_for_both_or_is_not_measured(ready: Ready) -> None:
-    (ready.home() / "held_out.csv").write_text((ready.home() / "rows.csv").read_text())
+def in_both(ready: Ready, count: int) -> set[bytes]:
+    """Put the first so many people of the training sample into the held-out one, too; their handles."""
+    lines = (ready.home() / "rows.csv").read_text().splitlines(keepends=True)[1:]
+    with (ready.home() / "held_out.csv").open("a", encoding="utf-8", newline="") as file:
+        file.writelines(lines[:count])
+    places = ready.places(ASTER)[:count]
+    assert [line.split(",")[0] for line in lines[:count]] == [ready.federation.customer(p.person) for p in places]
+    return {ready.federation.handles[place] for place in places}
+
+
+def test_who_is_in_both_samples_is_not_measured_whatever_anybody_allows(ready: Ready) -> None:
+    with ready.holder() as holder:
+        apart = holder.permitted(run_of(ready, holder), Purpose.VALIDATE)
+    both = in_both(ready, 40)
     with ready.holder() as holder:
         run = run_of(ready, holder)
-        rows, plan_mu = holder.permitted(run, Purpose.TRAIN), mu_on_grid(1.0, DELTA)
-        measured = holder.permitted(run, Purpose.VALIDATE)
-        place = int(np.argmin(measured.allowances / measured.shares**2))  # whose cap covers two runs and no more
-        poor, share = measured.handles[place], float(measured.shares[place])
-        # Another whole run before: the cap covers two, so training fits and the measurement after it no longer does.
-        holder.ledger.charge("earlier/1", GaussianSpend(plan_mu), {poor: share}, {poor: 1e9})
-        assert poor in holder.permitted(run, Purpose.TRAIN).handles
-        shares = dict(zip(rows.handles, rows.shares.tolist(), strict=True))
-        allowances = dict(zip(rows.handles, rows.allowances.tolist(), strict=True))
-        holder.ledger.charge(f"{run.name}/1", GaussianSpend(plan_mu), shares, allowances)
-        assert set(measured.handles) - set(holder.permitted(run, Purpose.VALIDATE).handles) == {poor}
-        assert poor in holder.permitted(run, Purpose.TRAIN).handles  # what it was trained with stays permitted
+        assert holder.permitted(run, Purpose.VALIDATE).handles == apart.handles
+        trained_on = both & set(holder.permitted(run, Purpose.TRAIN).handles)
+        assert len(trained_on) > 10
+        refused = holder.permitted(run, Purpose.VALIDATE).refusals
+        assert refused["in_the_other_sample"] >= len(trained_on)
+        # Also who has said no to be trained on, so that the samples do not depend on it.
+        leaver = next(place for place in ready.agreeing() if ready.federation.handles[place] in trained_on)
+        holder.lane.take(withdrawal(ready, leaver), at=AT)
+        assert holder.permitted(run, Purpose.VALIDATE).handles == apart.handles
+
+
+def test_so_nobody_pays_for_training_and_for_measuring_in_one_run(ready: Ready) -> None:
+    for name in HOLDERS:
+        rows, held_out = (ready.home(name) / file for file in ("rows.csv", "held_out.csv"))
+        held_out.write_text(held_out.read_text() + "".join(rows.read_text().splitlines(keepends=True)[1:20]))
+    outcome = ready.run()
+    for name in HOLDERS:
+        with ready.holder(name) as holder:
+            *rounds, measurement = [set(holder.ledger.subjects_of(release.name)) for release in outcome.releases]
+        assert len(measurement) >= 5
+        assert not any(measurement & trained_on for trained_on in rounds)
+
+
+def test_a_table_that_changes_is_read_again(ready: Ready, holder: Holder) -> None:
+    run = run_of(ready, holder)
+    before = holder.permitted(run, Purpose.VALIDATE)
+    lines = (ready.home() / "held_out.csv").read_text().splitlines(keepends=True)
+    place = ready.measured()[0]
+    line = next(line for line in lines if line.startswith(f"{ready.federation.customer(place.person)},"))
+    with (ready.home() / "rows.csv").open("a", encoding="utf-8", newline="") as file:
+        file.write(line)
+    holder.lane.take(withdrawal(ready, ready.measured()[1]), at=AT)  # a decision has changed
+    gone = {ready.federation.handles[person] for person in ready.measured()[:2]}
+    assert set(before.handles) - set(holder.permitted(run, Purpose.VALIDATE).handles) == gone
 
 
 def test_who_allows_too_little_to_be_counted_is_not_measured(ready: Ready) -> None:

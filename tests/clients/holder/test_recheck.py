@@ -179,13 +179,14 @@ def test_two_who_leave_one_after_the_other_are_both_out(scene: Scene, computed: 
 
 
 def test_too_few_who_stay_are_charged_nothing(ready: Ready) -> None:
-    path = ready.home() / "holder.toml"
-    fewest = f"fewest_people = {len(ready.agreeing())}"
-    path.write_text(path.read_text().replace("fewest_people = 5", fewest))
-    held_out = ready.home() / "held_out.csv"
-    held_out.write_text((ready.home() / "rows.csv").read_text())  # enough people to measure, too
+    path, fewer = ready.home() / "holder.toml", ready.agreeing(held_out=True)
+    path.write_text(path.read_text().replace("fewest_people = 5", f"fewest_people = {len(fewer)}"))
+    # The larger sample is the one that is measured here: so enough people are left for that.
+    (ready.home() / "rows.csv").rename(ready.home() / "larger.csv")
+    (ready.home() / "held_out.csv").rename(ready.home() / "rows.csv")
+    (ready.home() / "larger.csv").rename(ready.home() / "held_out.csv")
     with opened(ready) as scene:
-        scene.news = [scene.leaves(ready.agreeing()[0])]
+        scene.news = [scene.leaves(fewer[0])]
         assert code_of(scene.answer()) == "cohort"
         assert scene.holder.ledger.releases() == ()
 

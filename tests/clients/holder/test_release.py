@@ -111,12 +111,23 @@ def test_a_made_release_does_not_go_out_again_once_somebody_in_it_has_withdrawn(
         # Until the withdrawal is here, the same bytes: nobody is asked before a sync is due.
         assert how == "at both" or words_of(scene.answer()).tobytes() == words_of(first).tobytes()
     at = AT + 15
-    assert code_of(scene.answer(at=at)) == "consent"
+    # The code of a changed instruction, not of a consent.
+    assert code_of(scene.answer(at=at)) == "replay"
     scene.restart()
-    assert code_of(scene.answer(at=at)) == "consent"
+    assert code_of(scene.answer(at=at)) == "replay"
     assert scene.charged() == charged
     # Who is in no release of ours takes nothing back.
     assert isinstance(scene.answer(BIRCH, at=at).header, Update)
+
+
+def test_that_too_few_are_left_for_a_made_release_is_told_by_no_code_of_its_own(scene: Scene) -> None:
+    first = scene.answer()
+    path, people = scene.ready.home() / "holder.toml", scene.ready.agreeing()
+    path.write_text(path.read_text().replace("fewest_people = 5", f"fewest_people = {len(people)}"))
+    scene.restart()
+    assert words_of(scene.answer()).tobytes() == words_of(first).tobytes()
+    scene.ready.federation.withdraw(scene.ready.registry, people[0])
+    assert code_of(scene.answer(at=AT + 15)) == "replay"
 
 
 def test_a_made_release_goes_out_again_whoever_else_has_withdrawn_or_joined(scene: Scene) -> None:

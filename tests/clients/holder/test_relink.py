@@ -1,5 +1,6 @@
 """A customer linked to another key: earlier runs still add up, and nothing by the old key is used any more."""
 
+from contextlib import closing
 from dataclasses import replace
 from hashlib import sha256
 from pathlib import Path
@@ -161,3 +162,35 @@ def test_another_process_sees_the_end_at_once(scene: Scene) -> None:
         assert other.view(head).standing(scene.yes.handle) is not None
         one.sync(Source([*scene.entries, *scene.no.says(Attitude.AGREES)]), at=SCENE_AT + 1)
         assert other.view().standing(scene.yes.handle) is None
+
+
+def test_who_was_unlinked_and_is_linked_again_goes_on_with_what_was_spent(ready: Ready) -> None:
+    person = ready.agreeing()[0]
+    handle, customer = ready.federation.handles[person], ready.federation.customer(person.person)
+    ready.run()
+    with ready.holder() as holder:
+        spent = holder.ledger.spent_mu_squared([handle])[0]
+        assert spent > 0
+        holder.lane.unlink(customer)
+    with closing(Desk.open(ready.home())) as desk:
+        (offer,) = make_offers(desk, [customer], at=AT)
+        answer = write_answer(read_offer(offer, at=AT), NEW.key_for(ASTER), at=AT)
+        assert link_answer(desk, answer, replace=False, at=AT) is Linked.NEW
+    ready.federation._wallets[person.person] = NEW
+    ready.registry.append(ASTER, [agreement(ready, person)])
+    ready.sync()
+    with ready.holder() as holder:
+        assert holder.lane.links()[customer] == handle
+        run = holder.run_named(holder.join(ready.opening(), at=AT).run)
+        assert handle in holder.permitted(run, Purpose.TRAIN).handles
+        assert holder.ledger.spent_outside(run.name, [handle], delta=1e-5)[0] == spent
+
+
+def test_of_several_ended_links_the_last_ones_handle_is_offered_again(tmp_path: Path) -> None:
+    scene = Scene(tmp_path)
+    with scene.copy() as lane:
+        assert lane.handles_ever() == lane.links()
+        (customer, handle), *others = lane.links().items()
+        lane.unlink(customer)
+        assert lane.handles_ever() == {customer: handle, **dict(others)}
+        assert customer not in lane.links()

@@ -42,6 +42,8 @@ trust_models = ["shared_noise"]
 largest_epsilon = 8.0
 largest_delta = 1e-5
 fewest_people = 30
+most_people = 1_000_000
+most_openings_per_day = 24
 clock_skew_s = 120
 longest_lane_age_s = 86400
 sync_every_s = 15
@@ -130,6 +132,8 @@ def test_an_unknown_key_is_refused_by_name(tmp_path: Path, place: str) -> None:
         ("largest_epsilon = 8.0", "largest_epsilon = nan", "policy.largest_epsilon"),
         ("largest_delta = 1e-5", "largest_delta = 0.01", "policy.largest_delta"),
         ("fewest_people = 30", "fewest_people = 0", "policy.fewest_people"),
+        ("most_people = 1_000_000", "most_people = 0", "policy.most_people"),
+        ("most_openings_per_day = 24", "most_openings_per_day = 0", "policy.most_openings_per_day"),
         ("clock_skew_s = 120", "clock_skew_s = -1", "policy.clock_skew_s"),
         ("sync_every_s = 15", "sync_every_s = 0", "policy.sync_every_s"),
         ("sync_every_s = 15", "sync_every_s = 15.0", "policy.sync_every_s"),

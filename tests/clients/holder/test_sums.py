@@ -9,7 +9,7 @@ import pytest
 
 from clients.holder import sums
 from clients.holder.ledger import PrivacyLedger
-from federated.messages import Delivery, Instruction, Introduction, Letter, SumKeys, Unmasking
+from federated.messages import Delivery, Instruction, Introduction, Letter, Received, SumKeys, Unmasking
 from federated.releases import sum_keys_statement
 from privacy.consent.signing import PayloadType
 from privacy.secure_sum.keys import PublicKeys
@@ -73,7 +73,7 @@ def test_keys_of_another_run_are_refused(scene: SumScene) -> None:
     introduction = scene.introduction()
     other = scene.holder(BIRCH)
     public = other._sums._secrets_of(other.run_named(introduction.run)).public
-    statement = sum_keys_statement("0" * 32, public.channel, public.stages, public.seeds)
+    statement = sum_keys_statement("0" * 32, BIRCH, public.channel, public.stages, public.seeds)
     signature = other._keys.identity.sign(PayloadType.SUM_KEYS, statement)
     forged = SumKeys(public.channel, list(public.stages), list(public.seeds), signature)
     joined = introduction.joined | {BIRCH: forged}
@@ -84,7 +84,7 @@ def test_keys_for_fewer_releases_are_refused_though_their_owner_signed_them(scen
     introduction = scene.introduction()
     keys, owner = introduction.joined[BIRCH], scene.holder(BIRCH)
     stages, seeds = keys.stages[:-1], keys.seeds[:-1]
-    statement = sum_keys_statement(introduction.run, keys.channel, stages, seeds)
+    statement = sum_keys_statement(introduction.run, BIRCH, keys.channel, stages, seeds)
     fewer = SumKeys(keys.channel, stages, seeds, owner._keys.identity.sign(PayloadType.SUM_KEYS, statement))
     assert code_of(scene.ask(Introduction(introduction.run, introduction.joined | {BIRCH: fewer}))) == "internal"
 
@@ -109,7 +109,7 @@ def test_shares_are_dealt_to_one_introduction_only(scene: SumScene) -> None:
     other = Introduction(introduction.run, dict(introduction.joined))
     keys, owner = introduction.joined[BIRCH], scene.holder(BIRCH)
     seeds = keys.seeds[::-1]
-    statement = sum_keys_statement(introduction.run, keys.channel, keys.stages, seeds)
+    statement = sum_keys_statement(introduction.run, BIRCH, keys.channel, keys.stages, seeds)
     signature = owner._keys.identity.sign(PayloadType.SUM_KEYS, statement)
     other.joined[BIRCH] = SumKeys(keys.channel, keys.stages, seeds, signature)
     for _ in range(2):
@@ -122,21 +122,48 @@ def test_shares_are_dealt_to_one_introduction_only(scene: SumScene) -> None:
 # --- deliveries
 
 
-def test_shares_that_were_changed_swapped_or_dealt_to_others_are_refused(scene: SumScene) -> None:
+def test_who_dealt_shares_that_do_not_open_is_told_and_nothing_is_pinned(scene: SumScene) -> None:
     introduction = scene.introduction()
     dealt = scene.dealt(introduction)
     honest = scene.delivery(dealt)
     before = scene.entries()
     flipped = bytes([honest.sealed[BIRCH][0] ^ 1]) + honest.sealed[BIRCH][1:]
-    for sealed in (
-        honest.sealed | {BIRCH: flipped},
-        honest.sealed | {BIRCH: honest.sealed[CEDAR], CEDAR: honest.sealed[BIRCH]},
-        honest.sealed | {BIRCH: dealt[BIRCH].sealed[CEDAR]},
-        honest.sealed | {BIRCH: b""},
+    for sealed, faulty in (
+        (honest.sealed | {BIRCH: flipped}, [BIRCH]),
+        (honest.sealed | {BIRCH: honest.sealed[CEDAR], CEDAR: honest.sealed[BIRCH]}, [BIRCH, CEDAR]),
+        (honest.sealed | {BIRCH: dealt[BIRCH].sealed[CEDAR]}, [BIRCH]),
+        (honest.sealed | {BIRCH: b""}, [BIRCH]),
     ):
-        assert code_of(scene.ask(msgspec.structs.replace(honest, sealed=sealed))) == "integrity"
+        assert received(scene.ask(msgspec.structs.replace(honest, sealed=sealed))).faulty == faulty
     assert scene.entries() == before
-    assert received(scene.ask(honest)).run == introduction.run
+    assert received(scene.ask(honest)) == Received(ASTER, introduction.run, [])
+    assert scene.entries() == before + 1
+
+
+def test_who_has_all_shares_and_who_has_those_of_fewer_members_add_up_together(scene: SumScene) -> None:
+    """One dealt rubbish to some: those who hold its shares, too, mask and help for the cohort without it."""
+    dealt = scene.dealt(scene.introduction())
+    three = (ASTER, BIRCH, CEDAR)
+    rubbish = {**dealt, DAHLIA: msgspec.structs.replace(dealt[DAHLIA], sealed=dict.fromkeys(FOUR, bytes(50)))}
+    for name, told in ((ASTER, dealt), (BIRCH, rubbish), (CEDAR, rubbish)):
+        answer = received(scene.ask(scene.delivery(told, to=name), name))
+        assert answer.faulty == ([] if name == ASTER else [DAHLIA])
+    for name in (BIRCH, CEDAR):
+        assert received(scene.ask(scene.delivery(dealt, three, to=name), name)).faulty == []
+    assert code_of(scene.ask(scene.delivery(dealt, three))) == "replay"
+    run = scene.holder().run_named(dealt[ASTER].run)
+    letter = Letter(Instruction(run.name, 1, list(three)), run.recipe.instruction(run.recipe.start()))
+    words = {name: scene.words(letter, name) for name in three}
+    reveals = {name: revealed(scene.reveal(letter, three, name)) for name in three}
+    joined = {
+        name: PublicKeys(keys.channel, tuple(keys.stages), tuple(keys.seeds))
+        for name, keys in scene.introduction().joined.items()
+    }
+    unmasked = Unmasker(joined, three, run=run.name, threshold=3).unmask(
+        1, three, words, {name: Reveal(header.seeds, header.keys) for name, header in reveals.items()}
+    )
+    assert np.array_equal(unmasked.total, sum(plain_words(scene.holder(n), letter, joined=4) for n in three))
+    assert unmasked.liars == ()
 
 
 @pytest.mark.parametrize(

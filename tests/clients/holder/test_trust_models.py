@@ -9,13 +9,25 @@ import numpy as np
 import pytest
 
 from clients.holder import release
+from clients.holder.node import _counts
 from experiments.session import Session
-from federated.messages import Delivery, Instruction, Introduction, Joined, Letter, Measurement, Opening, Unmasking
+from federated.messages import (
+    Delivery,
+    Instruction,
+    Introduction,
+    Joined,
+    Letter,
+    Measurement,
+    Opening,
+    Unmasking,
+    Update,
+)
 from federated.plan import sign_plan
 from federated.releases import measurement_edges
 from federated.trust import TrustModel
 from privacy.accounting import epsilon_of
 from privacy.consent.record import Purpose
+from privacy.discrete import ROWS_PER_BLOCK
 from privacy.grid import Words
 from privacy.noise import NoiseSource
 from server.coordinator import Coordinator
@@ -163,3 +175,29 @@ def test_a_plan_for_a_trust_model_that_is_not_allowed_is_refused_at_every_step(r
     with ready.holder() as holder:  # the policy was narrowed in the middle of a run
         assert code_of(holder.answer(letter, at=AT)) == "policy"
         assert holder.ledger.releases() == ()
+
+
+def test_no_round_is_answered_after_the_measurement_but_what_was_made_goes_out_again(visible: Scene) -> None:
+    holder, card = visible.session.holders[ASTER], some_card(visible.ready)
+    first = visible.words()
+    header = Measurement(visible.joined[ASTER].run, list(HOLDERS), card.to_json())
+    assert isinstance(holder.answer(Letter(header), at=AT).header, Update)
+    assert np.array_equal(visible.words(), first)
+    assert isinstance(visible.letter.header, Instruction)
+    second = msgspec.structs.replace(visible.letter.header, round_number=2)
+    assert code_of(holder.answer(Letter(second, visible.letter.arrays), at=AT)) == "replay"
+    assert [release.release_id[-1] for release in holder.ledger.releases()] == ["1", str(4 + 1)]
+
+
+def test_counts_are_added_up_in_blocks_and_no_band_is_lost() -> None:
+    random = np.random.default_rng(5)
+    bands, weights = random.integers(0, 7, 5000), random.random(5000)
+    bands[bands == 5] = 0
+    exact = [math.fsum(weights[bands == band]) for band in range(9)]
+    counted = _counts(bands, weights, 9)
+    assert np.allclose(counted, exact, rtol=1e-13, atol=0)
+    assert counted.shape == (9,)
+    # Part by part in floats: 1e16 swallows each single 1 within its block, and not the sum of a block of its own.
+    ones = np.ones(2 * ROWS_PER_BLOCK)
+    ones[0] = 1e16
+    assert _counts(np.zeros(len(ones), dtype=np.int64), ones, 1).tolist() == [1e16 + ROWS_PER_BLOCK]

@@ -342,7 +342,7 @@ def test_no_person_moves_a_step_further_than_share_times_the_clipping_norm(
 
 @pytest.mark.parametrize("algorithm", LocalAlgorithm)
 @pytest.mark.parametrize("hidden", [(), (8, 4)])
-@pytest.mark.parametrize("learning_rate", [1e6, 1e100, 1e300])
+@pytest.mark.parametrize("learning_rate", [1e4, 1e6])
 def test_divergence_is_cut_off_and_never_refused(
     algorithm: LocalAlgorithm, hidden: tuple[int, ...], learning_rate: float
 ) -> None:
@@ -351,7 +351,7 @@ def test_divergence_is_cut_off_and_never_refused(
     sent = first(made, people(100))
     assert np.abs(sent).max() <= LARGEST_CHANGE
     assert made.reach(1, people=10**9, holders=7) == 7 * LARGEST_CHANGE
-    assert np.abs(first(recipe(learning_rate=1e30), people(100))).max() == LARGEST_CHANGE
+    assert np.abs(first(recipe(learning_rate=1e6), people(100))).max() == LARGEST_CHANGE
 
 
 def test_empty_batches_and_empty_holders_do_no_harm() -> None:
@@ -394,6 +394,20 @@ def test_one_source_gives_one_update_and_rounds_of_one_source_differ() -> None:
 # Refusals.
 
 
+def test_a_network_is_told_no_number_that_32_bits_could_round_too_far() -> None:
+    for algorithm in LocalAlgorithm:
+        made, number = recipe(algorithm, hidden=(4,)), 2
+        good = made.instruction({**made.start(), "round": np.full(1, 2.0), "control": np.zeros(made.length(1))})
+        for key in good.keys() - {"round"}:
+            for value in (1024.0, -1024.5):
+                told = {**good, key: np.full(made.length(1), value)}
+                if abs(value) <= 1024:
+                    made.contribution(number, told, people(10), chance=SeededNoise(1, "a"))
+                else:
+                    with pytest.raises(MalformedError, match="smaller learning rate"):
+                        made.contribution(number, told, people(10), chance=SeededNoise(1, "a"))
+
+
 def test_unlawful_instructions_rows_and_sums_are_refused() -> None:
     made, rows, chance = recipe(SCAFFOLD), people(10), SeededNoise(1, "a")
     good = made.instruction({**made.start(), "round": np.full(1, 2.0), "control": np.zeros(P + 1)})
@@ -426,6 +440,8 @@ def test_unlawful_instructions_rows_and_sums_are_refused() -> None:
         {"hidden": (4, 0)},
         {"hidden": (4, 4, 4)},
         {"learning_rate": math.nan},
+        {"learning_rate": 1e-7},
+        {"learning_rate": 1e7},
         {"clipping_norm": 1e-7},
         {"epsilon": -1.0},
         {"delta": 0.0},

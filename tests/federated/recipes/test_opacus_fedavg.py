@@ -303,7 +303,7 @@ def test_logistic_regression_learns_and_can_become_a_scorecard() -> None:
 
 @pytest.mark.parametrize("hidden", [(), (8, 4)])
 @pytest.mark.parametrize("epsilon", [None, 1.0])
-@pytest.mark.parametrize("learning_rate", [1e6, 1e30, 1e38])
+@pytest.mark.parametrize("learning_rate", [1e4, 1e6])
 def test_divergence_is_cut_off_and_never_refused(
     learning_rate: float, epsilon: float | None, hidden: tuple[int, ...]
 ) -> None:
@@ -312,17 +312,17 @@ def test_divergence_is_cut_off_and_never_refused(
     sent = first(made, people(100))
     assert np.isfinite(sent).all()
     assert np.abs(sent).max() <= 1024
-    assert np.abs(first(recipe(epsilon=1.0, learning_rate=1e30), people(100))).max() == 1024
+    assert np.abs(first(recipe(epsilon=1.0, learning_rate=1e6), people(100))).max() == 1024
 
 
 def test_one_person_whose_gradient_overflows_does_not_undo_the_noise() -> None:
-    made = recipe(width=1, hidden=(2, 2))
-    huge = 2.0**100
-    # Both hidden numbers are 2^100 for the person at 1, and the next layer takes infinity from infinity.
-    layers: list[list[float]] = [[huge, huge], [0, 0], [huge, -huge, huge, -huge], [0, 0], [1, 1], [0]]
+    made = recipe(width=1, hidden=(2, 2, 2))
+    huge = 2.0**10
+    # The second hidden numbers are 2^121 for the person at 2^100, and the next layer takes infinity from infinity.
+    layers: list[list[float]] = [[huge] * 2, [0, 0], [huge] * 4, [0, 0], [huge, -huge] * 2, [0, 0], [1, 1], [0]]
     vector = np.concatenate(layers)
     told = {"round": np.ones(1), "vector": vector}
-    sent = made.contribution(1, told, one([1.0], 1.0), chance=SeededNoise(1, "a"))
+    sent = made.contribution(1, told, one([2.0**100], 1.0), chance=SeededNoise(1, "a"))
     assert (sent[np.abs(vector) <= 1] != 0).all()
 
 
@@ -339,6 +339,7 @@ def test_unlawful_instructions_rows_and_sums_are_refused() -> None:
     for told, held in (
         ({**good, "vector": np.full(4, math.nan)}, rows),
         ({**good, "vector": np.zeros(5)}, rows),
+        ({**good, "vector": np.full(4, 1024.5)}, rows),
         ({**good, "round": np.array([2.0])}, rows),
         ({**good, "extra": np.zeros(1)}, rows),
         (good, people(10, width=4)),
@@ -361,7 +362,10 @@ def test_unlawful_instructions_rows_and_sums_are_refused() -> None:
         {"local_epochs": 0},
         {"hidden": (4, 0)},
         {"learning_rate": math.nan},
-        {"clipping_norm": 0.0},
+        {"learning_rate": 1e-7},
+        {"learning_rate": 1e7},
+        {"clipping_norm": 0.75e-45},  # a gradient of four equal numbers would be clipped to twice of it
+        {"clipping_norm": 1e7},
         {"epsilon": -1.0},
     ],
 )

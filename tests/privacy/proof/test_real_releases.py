@@ -45,6 +45,13 @@ def test_what_left_is_the_exact_sum_and_the_noise_it_needs(releases: list[Seen])
         assert np.abs(drawn).max() < 9, kind
 
 
+def test_noise_is_added_to_the_sum_that_was_asked_for(releases: list[Seen]) -> None:
+    for seen in releases:
+        exact = seen.run.shape(seen.stage).grid.decode(seen.exact(seen.rows.shares))
+        # What is kept back for rounding is a millionth of a part.
+        np.testing.assert_allclose(seen.computed, exact, atol=1e-3)
+
+
 def test_no_two_releases_carry_the_same_noise(releases: list[Seen]) -> None:
     for length in {len(seen.words) for seen in releases}:
         noises = [seen.noise for seen in releases if len(seen.words) == length]

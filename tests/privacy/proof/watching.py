@@ -1,5 +1,6 @@
 """Every release of a whole run by real data holders: as it left, and what the data holder knows of it."""
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -7,19 +8,22 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 
+from clients.holder import release
 from clients.holder.gate import PermittedRows
 from clients.holder.node import Holder
 from clients.holder.run import Run
 from experiments.session import Session
 from federated.messages import Instruction, Letter, Measurement, Update
-from federated.releases import measurement_stage
+from federated.releases import Shape, measurement_stage
 from federated.rows import EncodedRows
 from federated.scorecard import Scorecard
 from federated.trust import TrustModel
 from privacy.consent.record import Purpose
 from privacy.grid import Words
+from privacy.noise import NoiseSource
 from server.rounds import no_progress
 from tests.small_federation import small_federation
 
@@ -37,6 +41,7 @@ class Seen:
     letter: Letter
     words: Words
     rows: PermittedRows
+    computed: NDArray[np.float64]  # the numbers that the noise was added to
 
     def exact(self, share: NDArray[np.float64]) -> Words:
         """The sum before noise, on the grid, if people had these shares; 0 is somebody who is not there."""
@@ -69,26 +74,33 @@ class Seen:
 def watched(directory: Path, trust: TrustModel, *, holders: int = 3) -> Iterator[list[Seen]]:
     """The releases of a run of 600 people that has no seed; the data holders stay open."""
     _, registry = small_federation(directory, at=AT, trust=trust, holders=holders, seed=None, steps=STEPS)
-    answered: list[tuple[Holder, Letter, Letter]] = []
-    with Session(directory, lambda: AT, registry) as session:
+    answered: list[tuple[Holder, Letter, Letter, NDArray[np.float64]]] = []
+    last, original = threading.local(), release.noisy_words
+
+    def noted(shape: Shape, exact: NDArray[np.float64], variance: int, chance: NoiseSource) -> Words:
+        last.exact = exact
+        return original(shape, exact, variance, chance)
+
+    with pytest.MonkeyPatch.context() as patched, Session(directory, lambda: AT, registry) as session:
+        patched.setattr(release, "noisy_words", noted)
         for holder in session.holders.values():
 
             def recorded(letter: Letter, *, at: int, holder: Holder = holder, answer: Any = holder.answer) -> Letter:
                 made: Letter = answer(letter, at=at)
-                answered.append((holder, letter, made))
+                answered.append((holder, letter, made, getattr(last, "exact", np.zeros(0))))
                 return made
 
             holder.answer = recorded  # type: ignore[method-assign]
         session.run(no_progress)
-        yield [_seen(holder, letter, made) for holder, letter, made in answered if isinstance(made.header, Update)]
+        yield [_seen(*one) for one in answered if isinstance(one[2].header, Update)]
     registry.close()
 
 
-def _seen(holder: Holder, letter: Letter, made: Letter) -> Seen:
+def _seen(holder: Holder, letter: Letter, made: Letter, computed: NDArray[np.float64]) -> Seen:
     header = letter.header
     assert isinstance(header, Instruction | Measurement)
     run = holder.run_named(header.run)
     training = isinstance(header, Instruction)
     stage = header.round_number if isinstance(header, Instruction) else measurement_stage(run.recipe)
     rows = holder.permitted(run, Purpose.TRAIN if training else Purpose.VALIDATE)
-    return Seen(holder, run, stage, letter, made.arrays["words"], rows)
+    return Seen(holder, run, stage, letter, made.arrays["words"], rows, computed)
