@@ -21,6 +21,8 @@ from federated.trust import TrustModel
 from privacy.errors import RefusalCode, RefusalError, UsageError
 
 AUTO = "auto"
+RECIPES = [name.value for name in RecipeName]
+TRUST_MODELS = [trust.value for trust in TrustModel]  # the default first
 DATA = Path(__file__).parent / "data" / "taiwan_default"
 MARK = "report.json"  # a directory that has it, and nothing but what the demo writes, may be replaced by a new demo
 WRITTEN = frozenset({MARK, "report.html", "bundle", "federation"})
@@ -32,9 +34,9 @@ WRITTEN = frozenset({MARK, "report.html", "bundle", "federation"})
 @click.option("--holders", type=click.IntRange(min=2), default=10, show_default=True, help="How many data holders.")
 @click.option("--epsilon", type=click.FloatRange(min=0.05), default=1.0, show_default=True,
               help="What one run may cost a person, at delta 1e-5.")  # fmt: skip
-@click.option("--recipe", type=click.Choice([AUTO, *RecipeName]), default=AUTO, show_default=True,
+@click.option("--recipe", type=click.Choice([AUTO, *RECIPES]), default=AUTO, show_default=True,
               help="How to train; auto chooses from public quantities and says why.")  # fmt: skip
-@click.option("--trust", type=click.Choice(list(TrustModel)), default=TrustModel.SHARED_NOISE, show_default=True,
+@click.option("--trust", type=click.Choice(TRUST_MODELS), default=TRUST_MODELS[0], show_default=True,
               help="Who adds the noise, and so whom people must trust.")  # fmt: skip
 @click.option(
     "--seed",

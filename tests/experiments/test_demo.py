@@ -9,14 +9,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 
 from clients.holder import permits
 from clients.holder.gate import Decisions, Question
 from experiments.demo import DemoSettings, run_demo
 from experiments.demo_cli import WRITTEN, _Bars, replacing
+from experiments.demo_cli import demo as demo_command
 from experiments.report.figures import report_json
 from experiments.report.page import write_report
 from experiments.report.values import DemoResult
+from federated.recipes.base import RecipeName
 from federated.trust import TrustModel
 from privacy.consent.projection import ALLOW
 from privacy.errors import RefusalError, UsageError
@@ -33,7 +36,14 @@ class Demo:
     out: Path
 
 
-def demo(directory: Path, name: str, *, seed: int | None = 5) -> Demo:
+def demo(
+    directory: Path,
+    name: str,
+    *,
+    seed: int | None = 5,
+    recipe: RecipeName | None = None,
+    trust: TrustModel = TrustModel.SHARED_NOISE,
+) -> Demo:
     table = directory / "table.csv"
     if not table.exists():
         small_table(table, PEOPLE)
@@ -45,8 +55,8 @@ def demo(directory: Path, name: str, *, seed: int | None = 5) -> Demo:
         table=table,
         holders=2,
         epsilon=1.0,
-        recipe=None,
-        trust=TrustModel.SHARED_NOISE,
+        recipe=recipe,
+        trust=trust,
         seed=seed,
     )
     return Demo(run_demo(settings, no_progress), out)
@@ -228,3 +238,26 @@ def test_what_a_data_holder_logs_stands_above_the_bars_and_not_between(capsys: p
     assert captured.err.count("training") >= 1
     assert captured.out == ""
     assert logging.getLogger("clients").handlers == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("recipe", "trust"),
+    [(RecipeName.LOCAL_SGD, TrustModel.HOLDER_NOISE), (RecipeName.GRADIENT_DESCENT, TrustModel.COORDINATOR_NOISE)],
+)
+def test_any_recipe_and_trust_model_can_be_told(tmp_path: Path, recipe: RecipeName, trust: TrustModel) -> None:
+    told = demo(tmp_path, "other", recipe=recipe, trust=trust).result
+    assert told.privacy.epsilon == 1
+    assert told.privacy.second_epsilon is not None
+    assert 0.5 < told.privacy.second_epsilon <= 1
+    assert told.privacy.reason == "Asked for by name."
+    assert told.consent.rows_used_without_consent == 0
+
+
+@pytest.mark.parametrize("name", [*RecipeName, "auto"])
+def test_recipes_are_asked_for_by_the_names_that_plans_have(name: str) -> None:
+    """The command gets as far as what is wrong beside the name."""
+    arguments = ["--recipe", str(name), "--trust", "holder_noise", "--schema", str(SCHEMA)]
+    failed = CliRunner().invoke(demo_command, arguments)
+    assert isinstance(failed.exception, UsageError)
+    assert "go together" in str(failed.exception)
