@@ -8,7 +8,7 @@ import click
 
 from federated.schema_draft import draft_schema
 from federated.schema_toml import load_schema
-from federated.table import Problems, scan_table
+from federated.table import Problems, how_counted, scan_table
 from privacy.errors import MalformedError, UsageError
 
 TABLE = click.Path(path_type=Path)
@@ -23,7 +23,7 @@ def schema() -> None:
 @click.argument("table", type=TABLE)
 @click.option("--out", type=TABLE, default=Path("schema.toml"), show_default=True, help="File to write.")
 def init(table: Path, out: Path) -> None:
-    """Draft a schema from the columns of TABLE (CSV or CSV.gz).
+    """Draft a schema from the columns of TABLE (CSV, CSV.gz, .parquet, or the settings of a query, .sql.toml).
 
     The draft holds column names and types and no figure of the table; bounds, codes and meanings are blanks that you
     fill in. It does not load before that. An existing file is never overwritten.
@@ -51,7 +51,8 @@ def init(table: Path, out: Path) -> None:
 def check(schema_file: Path, table: Path, as_json: bool, limit: int) -> None:
     """Say what in TABLE does not fit SCHEMA, by row number and never by value.
 
-    Rows count from 1, the header not counted. Exit code 0 if all fits, 4 if not.
+    TABLE is CSV, CSV.gz, .parquet, or the settings of a query (.sql.toml). Rows count from 1, the header not counted.
+    Exit code 0 if all fits, 4 if not.
     """
     agreed = load_schema(schema_file)
     problems = Problems(limit=limit)
@@ -86,7 +87,8 @@ def check(schema_file: Path, table: Path, as_json: bool, limit: int) -> None:
     if found:
         raise MalformedError(
             f"{table.name} does not fit schema {agreed.name!r}: {len(found)} kinds of problem in {seen:,} rows,"
-            " listed on standard output. The data holder mends the table, or all parties agree on another schema"
+            f" listed on standard output.{how_counted(table)} The data holder mends the table, or all parties agree on"
+            " another schema"
         )
     click.echo(f"{table.name} fits schema {agreed.name!r}: {seen:,} rows", err=True)
 

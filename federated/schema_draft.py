@@ -4,7 +4,6 @@ A schema travels to all parties, so a draft must not carry what only the table k
 it is written. Bounds and codes come from whoever knows the business, not from the rows.
 """
 
-import csv
 import json
 import re
 from collections.abc import Iterator
@@ -13,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Final, assert_never
 
-from federated.table import BATCH_ROWS, opened
+from federated.table import BATCH_ROWS, table_texts
 from federated.toml_table import BLANK
 from privacy.errors import MalformedError
 
@@ -32,19 +31,18 @@ class Look(StrEnum):
 
 
 def draft_schema(path: Path) -> str:
-    """A commented schema file with blanks, for the columns of that CSV or CSV.gz table.
+    """A commented schema file with blanks, for the columns of that table.
 
     MalformedError when the first line cannot be column names; a table without them would leak its first row.
     """
-    with opened(path) as stream:
-        rows = csv.reader(stream, strict=True)
-        names = next(rows, [])
+    with table_texts(path) as (names, rows):
         if not names or any(not name.strip() or NUMBER.match(name.strip()) for name in names):
             raise MalformedError(
-                f"the first line of {path.name} must hold column names: none empty, none a number. Add a header line"
+                f"the first line of {path.name} must hold column names: none empty, none a number. Add a header line;"
+                " a query's result must name its columns too"
             )
         if len(set(names)) != len(names):
-            raise MalformedError(f"the first line of {path.name} has a column name twice; rename one")
+            raise MalformedError(f"{path.name} has a column name twice; rename one")
         looks = _looks(rows, len(names))
     return _text(dict(zip(names, looks, strict=True)))
 
@@ -53,7 +51,7 @@ def _looks(rows: Iterator[list[str]], width: int) -> list[Look]:
     numeric, whole = [True] * width, [True] * width
     distinct: list[set[str]] = [set() for _ in range(width)]
     while batch := list(islice(rows, BATCH_ROWS)):
-        for index, cells in enumerate(zip(*(row for row in batch if len(row) == width), strict=True)):
+        for index, cells in enumerate(zip(*batch, strict=True)):
             held = {cell for cell in cells if cell}
             numeric[index] = numeric[index] and all(NUMBER.match(cell) for cell in held)
             whole[index] = whole[index] and all(WHOLE.match(cell) for cell in held)

@@ -11,7 +11,7 @@ _Stamp = tuple[int, int, int]
 
 
 class Samples:
-    """Two tables by their columns of customers, each read once, and again when its file has changed."""
+    """Two tables by their columns of customers, each read once, and again when it may have changed."""
 
     def __init__(self, directory: Path, settings: HolderSettings, schema: Schema) -> None:
         self._training, self._held_out = directory / settings.rows, directory / settings.held_out
@@ -39,7 +39,7 @@ class Samples:
     def _listed(self, path: Path) -> Listed:
         stamp = _stamp(path)
         known = self._read.get(path)
-        if known is None or known[0] != stamp:
+        if known is None or known[0] != stamp or not known[1].lasting:
             known = self._read[path] = stamp, listed_in(path, self._schema, named=path == self._training)
         return known[1]
 
