@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord, Error, Message, RecordDict
+from flwr.common.serde import recorddict_to_proto
 from numpy.typing import NDArray
 
 from federated.messages import Letter, decode_header, encode_header
@@ -38,6 +39,11 @@ def read_letter(records: RecordDict) -> Letter:
     if not isinstance(payload, bytes):
         raise MalformedError("A Flower message's header is not bytes; its sender is not fedcredit.")
     return Letter(decode_header(payload), {name: _read_array(array) for name, array in arrays.items()})
+
+
+def size_of(letter: Letter) -> int:
+    """The bytes of the letter's records as they travel, without Flower's envelope and what lies around that."""
+    return int(recorddict_to_proto(write_letter(letter)).ByteSize())
 
 
 def write_failure(error: Exception, *, reply_to: Message) -> Message:

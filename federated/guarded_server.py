@@ -148,6 +148,8 @@ class _PatientProtocol(HttpToolsProtocol):
     def on_headers_complete(self) -> None:
         self._in_head = False
         self._within(self._patience.answer)
+        # As it was sent: uvicorn hands on only what it understands as a path.
+        self.scope["state"]["target"] = self.url
         super().on_headers_complete()
 
     def on_response_complete(self) -> None:

@@ -3,6 +3,7 @@
 import logging
 import time
 from collections.abc import Callable, Mapping
+from typing import Final
 
 from flwr.app import Message
 from flwr.serverapp import Grid
@@ -12,13 +13,17 @@ from federated.flower import read_letter, write_letter
 from federated.messages import Letter
 
 _LOG = logging.getLogger(__name__)
+POLL_S: Final = 0.2
+"""Between two looks for answers; Flower's own `send_and_receive` takes 3 s."""
 
 
 class GridChannel:
     """Letters as Flower messages. An answer that is an error or cannot be read counts as silence."""
 
-    def __init__(self, grid: Grid) -> None:
-        self._grid = grid
+    def __init__(
+        self, grid: Grid, *, clock: Callable[[], float] = time.monotonic, wait: Callable[[float], None] = time.sleep
+    ) -> None:
+        self._grid, self._clock, self._wait = grid, clock, wait
 
     def nodes(self) -> list[int]:
         """The nodes that are online now, sorted."""
@@ -28,17 +33,30 @@ class GridChannel:
         """The answers that came before the deadline, by node."""
         if not letters:
             return {}  # nobody is online to be asked
+        end = self._clock() + deadline_s
         messages = [Message(write_letter(letter), node, act.value) for node, letter in letters.items()]
-        answers = {}
-        for reply in self._grid.send_and_receive(messages, timeout=deadline_s):
-            try:
-                node = reply.metadata.src_node_id
-                if not reply.has_error() and node in letters and node not in answers:
-                    answers[node] = read_letter(reply.content)
-            except Exception as error:  # the rim: one sender of nonsense must not end the round for the others
-                # Its text may be anything that the sender wrote, so only its class is told.
-                _LOG.warning("an answer could not be read (%s); it counts as silence", type(error).__name__)
+        # Flower puts None for a message that it could not take, such as one to a node that has just gone.
+        waiting = {identity for identity in self._grid.push_messages(messages) if identity}
+        answers: dict[int, Letter] = {}
+        while waiting:
+            for reply in self._grid.pull_messages(sorted(waiting)):
+                waiting.discard(reply.metadata.reply_to_message_id)
+                self._take(reply, letters, answers)
+            left = end - self._clock()
+            if left <= 0:
+                break
+            if waiting:
+                self._wait(min(POLL_S, left))
         return answers
+
+    def _take(self, reply: Message, letters: Mapping[int, Letter], answers: dict[int, Letter]) -> None:
+        try:
+            node = reply.metadata.src_node_id
+            if not reply.has_error() and node in letters and node not in answers:
+                answers[node] = read_letter(reply.content)
+        except Exception as error:  # the rim: one sender of nonsense must not end the round for the others
+            # Its text may be anything that the sender wrote, so only its class is told.
+            _LOG.warning("an answer could not be read (%s); it counts as silence", type(error).__name__)
 
 
 def wait_for_nodes(

@@ -13,7 +13,7 @@ from federated.in_process import InProcessGrid
 from federated.messages import Letter, Refused
 from privacy.errors import RefusalCode
 from server import grid_channel
-from server.grid_channel import GridChannel
+from server.grid_channel import POLL_S, GridChannel
 
 
 def refusal(name: str) -> Letter:
@@ -21,15 +21,28 @@ def refusal(name: str) -> Letter:
 
 
 class Answering:
-    """A grid that answers every message with `contents`, each a letter, an error or other records."""
+    """A grid that answers every message with `contents`, each a letter, an error or other records.
 
-    def __init__(self, contents: list[Letter | Error | RecordDict], *, stranger: bool = False) -> None:
-        self.contents, self.stranger = contents, stranger
-        self.timeouts: list[float | None] = []
+    The answers are there at the look number `after`, counted from 0. Time passes only while the channel waits.
+    """
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        self.timeouts.append(timeout)
-        return [self._reply(message, content) for message in messages for content in self.contents]
+    def __init__(self, contents: list[Letter | Error | RecordDict], *, stranger: bool = False, after: int = 0) -> None:
+        self.contents, self.stranger, self.after = contents, stranger, after
+        self.replies: list[Message] = []
+        self.looks, self.now = 0, 100.0
+
+    def push_messages(self, messages: Iterable[Message]) -> list[str]:
+        self.replies = [self._reply(message, content) for message in messages for content in self.contents]
+        return ["1"]
+
+    def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
+        assert list(message_ids) == ["1"]
+        self.looks += 1
+        return self.replies if self.looks > self.after else []
+
+    def wait(self, seconds: float) -> None:
+        assert seconds > 0
+        self.now += seconds
 
     def _reply(self, message: Message, content: Letter | Error | RecordDict) -> Message:
         made: Any = write_letter(content) if isinstance(content, Letter) else content
@@ -42,13 +55,30 @@ class Answering:
 
 def asked(grid: Answering) -> dict[int, Letter]:
     InProcessGrid(cast(Any, None), {})  # without a task, Flower builds no message
-    return GridChannel(cast(Grid, grid)).ask({5: refusal("question")}, act=Act.QUERY, deadline_s=2.5)
+    channel = GridChannel(cast(Grid, grid), clock=lambda: grid.now, wait=grid.wait)
+    return channel.ask({5: refusal("question")}, act=Act.QUERY, deadline_s=2.5)
 
 
 def test_of_two_answers_the_first_counts() -> None:
     grid = Answering([refusal("first"), refusal("second")])
     assert {node: letter.header for node, letter in asked(grid).items()} == {5: refusal("first").header}
-    assert grid.timeouts == [2.5]
+    assert (grid.looks, grid.now) == (1, 100.0)
+
+
+def test_an_answer_is_waited_for_until_the_deadline_and_no_longer() -> None:
+    late = Answering([refusal("first")], after=5)
+    assert list(asked(late)) == [5]
+    assert late.now == pytest.approx(100.0 + 5 * POLL_S)
+    never = Answering([refusal("first")], after=1000)
+    assert asked(never) == {}
+    assert never.now == pytest.approx(102.5)
+
+
+def test_a_message_that_the_grid_does_not_take_is_not_waited_for() -> None:
+    grid = Answering([refusal("first")])
+    grid.push_messages = lambda messages: [None for _ in messages]  # type: ignore[method-assign,misc]  # as Flower does
+    assert asked(grid) == {}
+    assert grid.looks == 0
 
 
 def test_an_error_or_what_cannot_be_read_is_silence() -> None:
@@ -60,7 +90,7 @@ def test_an_error_or_what_cannot_be_read_is_silence() -> None:
 def test_who_asks_nobody_does_not_wait() -> None:
     grid = Answering([refusal("first")])
     assert GridChannel(cast(Grid, grid)).ask({}, act=Act.QUERY, deadline_s=2.5) == {}
-    assert grid.timeouts == []
+    assert grid.looks == 0
 
 
 def test_a_node_that_was_not_asked_is_not_heard() -> None:
