@@ -1,11 +1,13 @@
 """`fedcredit registry`: make, serve, look at and verify a consent registry."""
 
 import json
+import logging
 import time
 from pathlib import Path
 
 import click
 
+from federated.logs import LogForm, log_format_option, setup
 from privacy.errors import UsageError
 from server.registry.settings import KEY_FILE, SETTINGS_FILE, Home, has_password
 
@@ -71,14 +73,19 @@ def lane(directory: Path, lane: str) -> None:
     click.echo("start the registry again if it is serving", err=True)
 
 
-@registry.command(epilog="Example: fedcredit registry serve registry")
+@registry.command(epilog="Example: fedcredit registry serve registry --log-format json")
 @_directory
-def serve(directory: Path) -> None:
-    """Serve the registry in DIRECTORY until SIGTERM or Ctrl-C; what is queued then is still stored and answered."""
-    from server.registry.serve import log_to_stderr
+@log_format_option
+def serve(directory: Path, log_form: LogForm) -> None:
+    """Serve the registry in DIRECTORY until SIGTERM or Ctrl-C; what is queued then is still stored and answered.
+
+    Besides lanes it serves /healthz, and /metrics for Prometheus: counts and durations, no tag and no address. Whoever
+    reaches the registry reaches both; the sizes of lanes are public in any case.
+    """
     from server.registry.serve import serve as run
 
-    log_to_stderr()
+    # Warnings and failures. No access log: it would say who asked for what.
+    setup(log_form, level=logging.WARNING)
     run(Home.open(directory), listening=lambda address: click.echo(f"listening on {address}"))
 
 

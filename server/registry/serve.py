@@ -1,11 +1,9 @@
 """A registry's process: one socket, TLS, and an orderly end."""
 
 import asyncio
-import logging
 import signal
 import socket
 import ssl
-import sys
 import time
 from collections.abc import Callable
 from types import FrameType
@@ -75,21 +73,6 @@ class _Server(GuardedServer):
 
     def stop(self, _number: int, _frame: FrameType | None) -> None:
         self.should_exit = True
-
-
-def log_to_stderr() -> None:
-    """Warnings and failures, one line each. No access log: it would say who asked for what."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_OneLine("%(asctime)s %(levelname)s %(message)s"))
-    logging.basicConfig(level=logging.WARNING, handlers=[handler], force=True)
-
-
-class _OneLine(logging.Formatter):
-    """No tracebacks and no stacks: they quote values, and those may be somebody's record."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        record.exc_info = record.exc_text = record.stack_info = None
-        return super().format(record)
 
 
 def _config(home: Home, app: FastAPI) -> uvicorn.Config:
