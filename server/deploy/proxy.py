@@ -1,0 +1,232 @@
+"""The public door of a coordinator: it passes on what a data holder's SuperNode asks of the fleet, and nothing else.
+
+Flower's SuperLink serves the operator's commands and everybody's nodes on one port, and asks nobody who an operator
+is. So it listens on this machine only, and this stands before it. What is asked is matched, byte for byte, with a list
+of ours; what is sent on is built from that list, and never from what a stranger wrote.
+"""
+
+import re
+import ssl
+from collections.abc import AsyncIterator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from time import monotonic
+from typing import Final, Protocol
+
+import httpx
+from starlette.types import Receive, Scope, Send
+
+from federated.rate_limit import RateLimit
+
+FLEET: Final = (
+    "activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages", "push-messages", "get-run", "get-fab",
+    "push-object", "pull-object", "confirm-message-received",
+)  # fmt: skip
+"""What a SuperNode asks. It registers itself only where nodes have no keys, so `register-node` and `unregister-node`,
+by which a stranger would join and send others away, are closed."""
+HEALTH: Final = "/health"
+MOST_MODEL_BYTES: Final = 64 << 20
+MOST_BODY_BYTES: Final = MOST_MODEL_BYTES + (1 << 20)
+"""Of one request and one answer: Flower sends a model as objects, each in one of them, with some words around it."""
+REQUESTS_BURST: Final = 4_000
+REQUESTS_PER_S: Final = 800
+"""From one address. A node asks five times a second at most, and many data holders may share an address."""
+UPSTREAM: Final = httpx.Timeout(60, connect=5, pool=10)
+MOST_UPSTREAM: Final = 64
+
+_ACTIVATE: Final = b"/v1/fleet/activate-node"
+_UNKNOWN: Final = (412, b'{"code":2004,"detail":"This node is not enrolled."}')
+"""What SuperLink says to a node that it does not know. Said at the beginning it is what a SuperNode writes down."""
+_PATHS: Final = {path.encode(): path for path in (HEALTH, *(f"/v1/fleet/{name}" for name in FLEET))}
+_KEY: Final = b"flwr-public-key"
+_ASKED: Final = frozenset({
+    b"accept", b"content-type", _KEY, b"flwr-signature", b"flwr-timestamp",
+    b"flwr-package-name", b"flwr-package-version", b"flwr-component-name",
+})  # fmt: skip
+"""The headers that are sent on. The rest is between a node and us, or not of Flower."""
+_ANSWERED: Final = frozenset({b"content-type", b"content-length", b"flwr-version-incompatibility-message"})
+_ONCE: Final = _ASKED | {b"host", b"content-length", b"connection"}
+_NEVER: Final = frozenset({b"transfer-encoding", b"upgrade", b"expect", b"trailer", b"te", b"http2-settings"})
+_LENGTH: Final = re.compile(rb"[0-9]{1,9}\Z")
+
+Headers = list[tuple[bytes, bytes]]
+
+
+class Closed(StrEnum):
+    """Why a request was not passed on."""
+
+    PATH = "path"  # not a method and target of ours
+    SHAPE = "shape"  # framed as no SuperNode frames it
+    KEY = "key"  # not under the key of an enrolled data holder
+    SIZE = "size"
+    RATE = "rate"
+    DOWN = "down"  # SuperLink did not answer
+
+    @property
+    def status(self) -> int:
+        """What is answered, with nothing besides. A SuperNode tries again after 503, and ends itself after 401.
+
+        After 403 it would stay, take itself for connected, and never be heard of again (tried with Flower 1.41).
+        """
+        return _STATUS[self]
+
+
+_STATUS: Final = {
+    Closed.PATH: 404, Closed.SHAPE: 404, Closed.KEY: 401, Closed.SIZE: 413, Closed.RATE: 503, Closed.DOWN: 503,
+}  # fmt: skip
+
+
+class Watcher(Protocol):
+    """Counts what went through the door. It is told no more than this."""
+
+    def answered(self, path: str, status: int) -> None:
+        """A request to one of our paths was answered."""
+
+    def refused(self, reason: Closed) -> None:
+        """A request was not passed on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """A request that may pass: one of our own paths, and headers that SuperLink needs."""
+
+    path: str
+    headers: Headers
+
+
+def admitted(scope: Scope, keys: Callable[[], frozenset[bytes]]) -> Asked | Closed:
+    """What a request asks for, if it may; `keys` gives the key headers of those who are enrolled now."""
+    method, version, headers = scope["method"], scope["http_version"], scope["headers"]
+    path = _PATHS.get(scope["state"].get("target", b""))
+    if path is None or method != ("GET" if path == HEALTH else "POST"):
+        return Closed.PATH
+    names = [name for name, _ in headers]
+    if version != "1.1" or not _NEVER.isdisjoint(names) or any(names.count(name) > 1 for name in _ONCE):
+        return Closed.SHAPE
+    told = dict(headers)
+    if b"host" not in told or b"upgrade" in told.get(b"connection", b"").lower():
+        return Closed.SHAPE
+    length = told.get(b"content-length")
+    if path == HEALTH:
+        return Asked(path, []) if length in {None, b"0"} else Closed.SHAPE
+    if length is None or not _LENGTH.match(length):
+        return Closed.SHAPE
+    if told.get(_KEY) not in keys():
+        return Closed.KEY
+    if int(length) > MOST_BODY_BYTES:
+        return Closed.SIZE
+    sent_on = [(name, value) for name, value in headers if name in _ASKED]
+    return Asked(path, [*sent_on, (b"accept-encoding", b"identity"), (b"content-length", length)])
+
+
+def upstream(port: int, ca: Path) -> httpx.AsyncClient:
+    """SuperLink on this machine, believed if `ca` vouches for it. No redirect is followed, no proxy asked."""
+    return httpx.AsyncClient(
+        base_url=f"https://127.0.0.1:{port}", verify=ssl.create_default_context(cafile=ca), trust_env=False,
+        follow_redirects=False, timeout=UPSTREAM,
+        limits=httpx.Limits(max_connections=MOST_UPSTREAM, max_keepalive_connections=MOST_UPSTREAM),
+    )  # fmt: skip
+
+
+class Proxy:
+    """The door (ASGI): `keys` says who is enrolled now, `well` whether SuperLink answers.
+
+    `connect` is called once the server's loop runs. Nothing of a request is logged; `watcher` counts.
+    """
+
+    def __init__(
+        self,
+        connect: Callable[[], httpx.AsyncClient],
+        *,
+        keys: Callable[[], frozenset[bytes]],
+        well: Callable[[], bool],
+        watcher: Watcher,
+        clock: Callable[[], float] = monotonic,
+    ) -> None:
+        self._connect, self._keys, self._well, self._watcher = connect, keys, well, watcher
+        self._limit, self._clock = RateLimit(REQUESTS_BURST, REQUESTS_PER_S), clock
+        self._upstream: httpx.AsyncClient | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """One request, or the server's whole life."""
+        if scope["type"] == "lifespan":
+            await self._live(receive, send)
+        elif scope["type"] == "http":
+            await self._answer(scope, receive, send)
+
+    async def _live(self, receive: Receive, send: Send) -> None:
+        await receive()
+        async with self._connect() as self._upstream:
+            await send({"type": "lifespan.startup.complete"})
+            await receive()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
+        address = scope["client"][0] if scope["client"] else ""
+        asked = admitted(scope, self._keys)
+        if self._limit.take(address, at=self._clock()):
+            asked = Closed.RATE
+        if asked is Closed.KEY and scope["state"]["target"] == _ACTIVATE:
+            await self._close(asked, send, *_UNKNOWN)
+        elif isinstance(asked, Closed):
+            await self._close(asked, send, asked.status)
+        elif asked.path == HEALTH:
+            # From what we know: who is not enrolled does not reach SuperLink, not even to ask how it is.
+            status = 200 if self._well() else 503
+            self._watcher.answered(HEALTH, status)
+            await _end(send, status, [])
+        else:
+            await self._pass_on(asked, receive, send)
+
+    async def _pass_on(self, asked: Asked, receive: Receive, send: Send) -> None:
+        assert self._upstream is not None  # noqa: S101 (the server starts before it answers)
+        request = self._upstream.build_request("POST", asked.path, headers=asked.headers, content=_body(receive))
+        try:
+            answer = await self._upstream.send(request, stream=True)
+        except _GoneError:
+            return
+        except httpx.HTTPError:
+            await self._close(Closed.DOWN, send, Closed.DOWN.status)
+            return
+        self._watcher.answered(asked.path, answer.status_code)
+        headers = [(name.lower(), value) for name, value in answer.headers.raw if name.lower() in _ANSWERED]
+        await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
+        size = 0
+        try:
+            async with aclosing(answer):
+                async for part in answer.aiter_raw():
+                    size += len(part)
+                    if size > MOST_BODY_BYTES:
+                        return  # without its end: the node sees that it was cut off
+                    await send({"type": "http.response.body", "body": part, "more_body": True})
+        except httpx.HTTPError:
+            return
+        await send({"type": "http.response.body", "body": b"", "more_body": False})
+
+    async def _close(self, reason: Closed, send: Send, status: int, body: bytes = b"") -> None:
+        self._watcher.refused(reason)
+        # What is left of the body is not read, and who tries again pays for the handshake again.
+        kind = [(b"content-type", b"application/json")] if body else []
+        await _end(send, status, [(b"connection", b"close"), *kind], body)
+
+
+class _GoneError(Exception):
+    """The node hung up before it had sent everything."""
+
+
+async def _body(receive: Receive) -> AsyncIterator[bytes]:
+    while True:
+        message = await receive()
+        if message["type"] != "http.request":
+            raise _GoneError
+        yield message["body"]
+        if not message["more_body"]:
+            return
+
+
+async def _end(send: Send, status: int, headers: Headers, body: bytes = b"") -> None:
+    length = (b"content-length", b"%d" % len(body))
+    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.body", "body": body, "more_body": False})
