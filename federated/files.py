@@ -26,9 +26,11 @@ def write_whole(path: Path, content: bytes, *, secret: bool = False) -> None:
             os.fsync(directory)
         finally:
             os.close(directory)
-    except OSError as error:
+    except BaseException as error:
         if temporary is not None:
             Path(temporary).unlink(missing_ok=True)
+        if not isinstance(error, OSError):
+            raise  # somebody has told this program to stop
         raise RefusalError(
             f"{path.name} could not be written ({error.strerror}); what was there before is untouched. "
             "Make room or give write permission, then run the command again.",

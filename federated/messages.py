@@ -1,7 +1,7 @@
 """What the coordinator and the data holders say to each other: a small closed set of headers, with arrays beside.
 
 A header is strict JSON (unknown and missing fields are refused); arrays travel by name. Nothing here has room for
-a row, a handle, a count of people or an exception's text.
+a row, a handle, an exact count of people or an exception's text.
 """
 
 import hashlib
@@ -34,6 +34,29 @@ class Opening(_Header, frozen=True, tag="opening"):
     plan_signature: bytes
     checkpoints: dict[str, str]  # data holder id -> signed note of its lane
     ledgers: dict[str, LedgerMark]  # data holder id -> the last mark it sent
+
+
+class Enquiry(_Header, frozen=True, tag="enquiry"):
+    """Coordinator: the same as in an opening, and only the question whether you would take part, with how many."""
+
+    plan: bytes
+    plan_signature: bytes
+    checkpoints: dict[str, str]
+    ledgers: dict[str, LedgerMark]
+
+
+class Coverage(_Header, frozen=True, tag="coverage"):
+    """Data holder: I would take part, and about so many people here may be trained on.
+
+    `count` has noise of that standard `deviation`, and everybody counted has paid for it (`federated.coverage`).
+    """
+
+    holder: str
+    run: str
+    count: int
+    deviation: float
+    ledger: LedgerMark
+    signature: bytes
 
 
 class SumKeys(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -166,6 +189,8 @@ class Refused(_Header, frozen=True, tag="refused"):
 
 Header = (
     Opening
+    | Enquiry
+    | Coverage
     | Joined
     | Introduction
     | Dealt

@@ -23,6 +23,7 @@ class RefusalCode(StrEnum):
     """Why a party declined, as it travels between parties: a closed set, and never more than the code."""
 
     BUDGET = "budget"
+    BUNDLE = "bundle"
     COHORT = "cohort"
     CONSENT = "consent"
     LANE = "lane"

@@ -1,13 +1,16 @@
 """`fedcredit holder`: the data holder's desk, its lane and its keys. What it prints stays in the house."""
 
 import json
-import logging
 import time
 from pathlib import Path
 from typing import Any
 
 import click
 
+from clients.holder.cli_join import join
+from clients.holder.cli_policy import check, preview
+from clients.holder.cli_serve import serve, status
+from federated.logs import LogForm, log_format_option, setup
 from privacy.consent.record import Purpose
 from privacy.errors import UsageError
 
@@ -23,7 +26,11 @@ json_option = click.option("--json", "as_json", is_flag=True, help="Print the re
 
 @click.group(epilog="Example: fedcredit holder sync --directory aster-bank --watch")
 def holder() -> None:
-    """A data holder's desk: link customers, sync the lane, take withdrawals."""
+    """A data holder: its desk, its lane, its node, and what leaves the house."""
+
+
+for _command in (join, check, preview, serve, status):
+    holder.add_command(_command)
 
 
 @holder.command(
@@ -275,7 +282,10 @@ def take(file: Path, directory: Path, as_json: bool) -> None:
 )
 @click.option("--key", type=PATH, default=None, help="The certificate's private key in PEM.")
 @directory_option
-def side_door(host: str, port: int, certificate: Path | None, key: Path | None, directory: Path) -> None:
+@log_format_option
+def side_door(
+    host: str, port: int, certificate: Path | None, key: Path | None, directory: Path, log_form: LogForm
+) -> None:
     """Take restricting records over HTTPS (POST /records), for people whose registry fails them.
 
     Running it is optional: the data holder's node needs no inbound port, and `holder take` does the same by hand.
@@ -284,9 +294,7 @@ def side_door(host: str, port: int, certificate: Path | None, key: Path | None, 
     from clients.holder.desk import Desk
     from clients.holder.side_door import Address, serve, side_door_app, usual_limits
 
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(message)s")
-    for name in ("uvicorn", "uvicorn.error", "asyncio"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    setup(log_form)
     address = Address(host, port, certificate, key)
     with Desk.open(directory) as desk:
         app = side_door_app(desk.lane, clock=_now, limits=usual_limits())

@@ -36,7 +36,7 @@ class Freshness:
         if not -policy.clock_skew_s <= self._lane.age(at=at) <= policy.longest_lane_age_s:
             raise RefusalError(
                 "The lane of consent records was not synced lately enough to use anybody's row by it. The data holder "
-                "should sync; its log says why that did not work.",
+                "should sync; its log says why that did not work. If it did work, its clock was set back since.",
                 RefusalCode.LANE,
             )
 

@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 
 from federated.plan import TrainingPlan
 from federated.schema import Schema
-from federated.table import RawTable, read_table
-from privacy.consent.budget import aggregation_share, allowance_mu_squared
+from federated.table import RawTable, is_query, read_table
+from privacy.consent.budget import aggregation_share, allowance_mu_squared, set_aside
 from privacy.consent.gate import GatePolicy, Interval, Reason
 from privacy.consent.projection import ALLOW, CODES, REASON_CODES, Projection
 from privacy.consent.record import Purpose, TrainingBudget
@@ -55,6 +55,7 @@ class Question:
     categories: frozenset[str]  # of the schema, that the task reads
     policy: GatePolicy
     spent: Mapping[bytes, float]  # mu squared charged in earlier runs, by handle
+    counted: Mapping[bytes, float]  # mu squared charged for being counted
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -120,14 +121,17 @@ def decide_all(question: Question) -> Decisions:
     handles = list(question.links.values())
     codes = np.zeros(len(handles), dtype=np.uint8)
     shares, allowances = np.full((2, len(handles)), np.inf)
-    spent = np.fromiter((question.spent[handle] for handle in handles), dtype=np.float64, count=len(handles))
+    spent, counted = (
+        np.fromiter((paid[handle] for handle in handles), dtype=np.float64, count=len(handles))
+        for paid in (question.spent, question.counted)
+    )
     asked: list[Projection] = []
     for view in question.views:
         projection = view(purpose=question.purpose, recipient=question.plan.coordinator, categories=question.categories)
         if any(projection is before for before in asked):
             continue
         asked.append(projection)
-        allowed = _allowed_in(projection, handles, spent, question)
+        allowed = _allowed_in(projection, handles, spent, counted, question)
         codes = np.where(codes == ALLOW, allowed.codes, codes)
         shares = np.minimum(shares, allowed.shares)
         allowances = np.minimum(allowances, allowed.allowances)
@@ -169,17 +173,21 @@ def permitted_rows(
 
 @dataclass(frozen=True, slots=True)
 class Listed:
-    """How many rows a table has, and the customers they are about, if those were wanted."""
+    """How many rows a table has, and the customers they are about, if those were wanted.
+
+    `lasting` says whether this holds for as long as the file is the same: the rows of a query may change without it.
+    """
 
     rows: int
     customers: frozenset[str]
+    lasting: bool
 
 
 def listed_in(path: Path, schema: Schema, *, named: bool) -> Listed:
     """What `path` lists, whatever anybody allows; no row is read further than to its customer."""
     lister = _Lister(named)
     read_table(path, schema, only=lister)
-    return Listed(lister.rows, frozenset(lister.customers))
+    return Listed(lister.rows, frozenset(lister.customers), lasting=not is_query(path))
 
 
 def rows_to_score(paths: Sequence[Path], schema: Schema, allowed: Container[str]) -> list[RawTable]:
@@ -187,7 +195,9 @@ def rows_to_score(paths: Sequence[Path], schema: Schema, allowed: Container[str]
     return [table for path in paths if (table := read_table(path, schema, only=allowed)).subjects]
 
 
-def _allowed_in(projection: Projection, handles: Sequence[bytes], spent: Floats, question: Question) -> Decisions:
+def _allowed_in(
+    projection: Projection, handles: Sequence[bytes], spent: Floats, counted: Floats, question: Question
+) -> Decisions:
     """Everybody's decision by one view alone."""
     interval = Interval(question.plan.not_before, question.plan.ends)
     reasons = projection.reasons(interval, question.policy)
@@ -197,7 +207,7 @@ def _allowed_in(projection: Projection, handles: Sequence[bytes], spent: Floats,
     share_of, allowance_of = _bounds(projection, question)
     shares, allowances = (np.append(column, 0.0)[rows] for column in (share_of, allowance_of))
     # The whole run must fit, or the person is left out of all of it; the slack covers rounding only.
-    after = spent + (shares * _plan_mu(question)) ** 2
+    after = spent + (shares * _plan_mu(question)) ** 2 + set_aside(allowances, counted)
     fits = (shares > 0) & (after <= allowances * (1 + 1e-9))
     codes = np.where((codes == ALLOW) & ~fits, np.uint8(_BUDGET), codes)
     return Decisions(question.links, codes, shares, allowances)

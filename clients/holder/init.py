@@ -8,6 +8,7 @@ import msgspec
 
 from clients.holder.desk import read_file
 from clients.holder.keys import HolderKeys
+from clients.holder.policy import ANSWERED, own_bundle
 from clients.holder.settings import HolderSettings
 from federated.files import write_whole
 from federated.recipes.base import RecipeName
@@ -93,6 +94,8 @@ def _settings(start: Start) -> str:
         side_door=_quoted(start.side_door),
         coordinator=_quoted(start.coordinator),
         coordinator_key=_quoted(start.coordinator_key),
+        bundle=_quoted(own_bundle()),
+        purposes=", ".join(_quoted(purpose.value) for purpose in ANSWERED),
         recipes=", ".join(_quoted(name.value) for name in RecipeName),
         trust_models=", ".join(_quoted(trust.value) for trust in _TRUSTED),
     )
@@ -146,7 +149,8 @@ version = 1
 holder = {holder}
 
 # The schema all parties agreed on (fedcredit schema check SCHEMA TABLE), and the tables in this data holder's house:
-# the sample that models are developed on, and people whom no model has seen, for measuring it.
+# the sample that models are developed on, and people whom no model has seen, for measuring it. A table's name ends in
+# .csv, .csv.gz, .parquet or .sql.toml, which names a database and what to ask it.
 schema = "schema.toml"
 rows = "rows.csv"
 held_out = "held_out.csv"
@@ -172,9 +176,19 @@ notice_id = "notice-1"
 side_door = {side_door}
 
 [policy]
-# Who may plan runs, and the key (64 hexadecimal digits) that its plans are signed with.
+# Who may plan runs, and the keys (64 hexadecimal digits each) of which one signs its plans. Get each from its owner by
+# a second way and compare. While the coordinator changes its key, both are here; an old one stays until nobody audits
+# the runs that it planned any more.
 coordinator = {coordinator}
-coordinator_key = {coordinator_key}
+coordinator_keys = [{coordinator_key}]
+# The versions of the coordinator's program that we answer over the network, each by the digest of its app bundle (64
+# hexadecimal digits). Nothing of a bundle ever runs here: answers come from the toolkit that is installed here alone.
+# What is written is the digest of the version that made this file; `fedcredit holder check` tells that of the version
+# that is installed now. [] answers nobody.
+bundles = [{bundle}]
+# What letters may ask rows for: "train" (rounds), "validate" (measuring the result on held-out people; a run needs
+# both) and "score" (points of people who apply for credit). Each person's own consent is needed besides.
+purposes = [{purposes}]
 # The ways of training that are allowed here.
 recipes = [{recipes}]
 # Whom a plan may ask us to trust. "shared_noise": each data holder adds its part of one noise, and the coordinator sees
@@ -184,6 +198,8 @@ trust_models = [{trust_models}]
 # The most that one run may cost one person, whatever the person's own budget would still allow.
 largest_epsilon = 1.0
 largest_delta = 1e-5
+# A plan that may begin with fewer data holders than this is refused: a sum over few says more about each of them.
+fewest_holders = 2
 # With fewer permitted people than this, this data holder sits the run out.
 fewest_people = 30
 # A number that all data holders agree on: no more people than this are in all their tables together. A plan whose sums
@@ -193,6 +209,11 @@ most_people = 1_000_000
 # How many runs the coordinator may open in 24 hours. Each tells it whether enough people are permitted, for nothing;
 # opening the same run again tells nothing new and is not counted.
 most_openings_per_day = 24
+# The hours (UTC) in which letters are answered, the end excluded; "22:00-06:00" goes over midnight, "00:00-24:00" is
+# always. A run that is not over by then waits, or goes on without us.
+hours = "00:00-24:00"
+# An answer that takes more seconds than this is broken off: nothing is sent.
+answer_within_s = 300
 # By how many seconds any two parties' clocks may differ.
 clock_skew_s = 120
 # While the registry cannot be reached, for how many seconds the last sync will do to read rows and to score people: so

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from clients.holder.ledger_budget import Histories
 from clients.holder.ledger_chain import Entry, LedgerChain, LedgerHead, broken
 from clients.holder.ledger_charge import HANDLE_BYTES, Charge, Floats, parse_charge, spend_to_plain
+from federated.coverage import is_coverage
 from privacy.accounting import GaussianSpend, Spend, at_share
 from privacy.errors import MalformedError, RefusalCode, RefusalError, TamperingError
 
@@ -44,7 +45,8 @@ class PrivacyLedger:
     def __init__(self, chain: LedgerChain) -> None:
         self._chain = chain
         self._people: dict[bytes, int] = {}
-        self._gaussian: Floats = np.zeros(0)  # each person's sum of mu² over Gaussian releases
+        self._gaussian: Floats = np.zeros(0)  # each person's sum of mu² over Gaussian releases of runs
+        self._counted: Floats = np.zeros(0)  # and over counts of people, which have a budget of their own
         self._releases: dict[str, ReleaseRecord] = {}
         self._positions: dict[str, int] = {}
         self._sampled: list[Charge] = []
@@ -158,9 +160,7 @@ class PrivacyLedger:
         self._chain.append(header, body)
 
     def _would_pass(self, charge: Charge, allowed: Floats, delta: float | None) -> int:
-        known = np.zeros(len(charge.numbers))
-        inside = charge.numbers < len(self._gaussian)
-        known[inside] = self._gaussian[charge.numbers[inside]]
+        known = np.append(self._whole, 0.0)[np.minimum(charge.numbers, len(self._whole))]  # the new have spent nothing
         people = max(len(self._gaussian), int(charge.numbers.max(initial=0)) + 1)
         sampled = tuple((other.spend, other.dense(people)[charge.numbers]) for other in self._sampled)
         after = Histories(known, sampled).plus(charge.spend, charge.shares)
@@ -190,10 +190,15 @@ class PrivacyLedger:
     def spent_mu_squared(self, handles: Sequence[bytes], *, delta: float | None = None) -> Floats:
         """mu² spent by each of `handles`, shape (len(handles),); 0 for the unknown. `delta` as in `charge`."""
         with self._looking():
-            return self._histories(handles, self._gaussian, self._sampled).totals(delta)
+            return self._histories(handles, self._whole, self._sampled).totals(delta)
+
+    def counted_mu_squared(self, handles: Sequence[bytes]) -> Floats:
+        """mu² spent by each of `handles` on being counted alone (`federated.coverage`); 0 for the unknown."""
+        with self._looking():
+            return self._histories(handles, self._counted, ()).gaussian
 
     def spent_outside(self, run: str, handles: Sequence[bytes], *, delta: float) -> Floats:
-        """mu² spent by each of `handles` in everything but the releases named `run`/..., shape (len(handles),).
+        """mu² spent by each of `handles` in all runs but the one named, shape (len(handles),); counts are no runs.
 
         A run that is resumed must see the same budgets as when it began.
         """
@@ -208,15 +213,16 @@ class PrivacyLedger:
         allowance: Floats,
         *,
         delta: Floats | float,
+        reserved: Floats,
     ) -> NDArray[np.bool_]:
         """Whether each of `handles` would pass the mu² in `allowance` once everything `planned` were charged too.
 
         `planned` are costs at share 1 with everybody's shares; like `allowance` and the result, those have shape
         (len(handles),). `name` is a run or one release: what it was charged before does not count, because it is
-        among what is planned.
+        among what is planned. `reserved` mu² stands for all that being counted has cost and may cost yet.
         """
         with self._looking():
-            histories = self._outside(name, handles)
+            histories = self._outside(name, handles).plus_mu_squared(reserved)
         for spend, shares in planned:
             histories = histories.plus(spend, shares)
         return histories.pass_allowance(allowance, delta)
@@ -225,7 +231,11 @@ class PrivacyLedger:
         """The mu² of the person who has spent most; 0 as long as nobody was charged."""
         with self._looking():
             handles = list(self._people)
-            return float(self._histories(handles, self._gaussian, self._sampled).totals(delta).max(initial=0.0))
+            return float(self._histories(handles, self._whole, self._sampled).totals(delta).max(initial=0.0))
+
+    @property
+    def _whole(self) -> Floats:
+        return self._gaussian + self._counted
 
     def _outside(self, name: str, handles: Sequence[bytes]) -> Histories:
         def inside(release_id: str) -> bool:
@@ -367,9 +377,11 @@ class PrivacyLedger:
         new, charge = parse_charge(entry)
         for handle in new:
             self._people[handle] = len(self._people)
-        self._gaussian = np.append(self._gaussian, np.zeros(len(new)))
+        nothing = np.zeros(len(new))
+        self._gaussian, self._counted = np.append(self._gaussian, nothing), np.append(self._counted, nothing)
         if isinstance(charge.spend, GaussianSpend):
-            self._gaussian[charge.numbers] += (charge.spend.mu * charge.shares) ** 2
+            paid = self._counted if is_coverage(release_id) else self._gaussian
+            paid[charge.numbers] += (charge.spend.mu * charge.shares) ** 2
         else:
             self._sampled.append(charge)
         self._releases[release_id] = ReleaseRecord(release_id, charge.spend, len(charge.numbers))

@@ -37,6 +37,10 @@ class Histories:
             return replace(self, gaussian=self.gaussian + (spend.mu * shares) ** 2)
         return replace(self, sampled=(*self.sampled, (spend, shares)))
 
+    def plus_mu_squared(self, mu_squared: Floats) -> "Histories":
+        """The same after Gaussian releases that cost each of them so much more."""
+        return replace(self, gaussian=self.gaussian + mu_squared)
+
     def totals(self, delta: float | None) -> Floats:
         """mu² of everything, shape (k,); `delta` is needed once sampled spends are among it."""
         if not self.sampled:

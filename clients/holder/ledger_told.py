@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from clients.holder.consents import standings_of
+from clients.holder.coverage import Counted, read_count
 from clients.holder.desk import Desk
 from clients.holder.ledger import PrivacyLedger, ReleaseRecord
 from clients.holder.run import Run, decode_opening, run_of
+from federated.coverage import is_coverage, run_counted_for
 from federated.encoder import Encoder
 from federated.releases import measurement_stage
 from federated.schema_toml import load_schema
@@ -28,16 +30,23 @@ IN_THE_HOUSE: Final = "How many people were charged stays in the house: two rele
 
 @dataclass(frozen=True, slots=True)
 class Told:
-    """One release as people name it. `epsilon` is at the plan's delta, None where the plan is not known here."""
+    """One release as people name it. `epsilon` is at the plan's delta, None where the plan is not known here.
+
+    `counted` is what was told of a count of people, whose `stage` is 0; None for all other releases, and for a count
+    that was charged and never told.
+    """
 
     record: ReleaseRecord
     run: str
     stage: int
     known: Run | None
+    counted: Counted | None
 
     @property
     def what(self) -> str:
-        """Which round it was, or the measurement."""
+        """Which round it was, or the measurement, or the count before the run."""
+        if self.stage == 0:
+            return "count of the people who may be trained on"
         if self.known is None:
             return f"release {self.stage}"
         if self.stage == measurement_stage(self.known.recipe):
@@ -47,7 +56,16 @@ class Told:
     @property
     def delta(self) -> float | None:
         """The plan's."""
-        return None if self.known is None else self.known.plan.privacy.delta
+        if self.known is not None:
+            return self.known.plan.privacy.delta
+        return None if self.counted is None else self.counted.delta
+
+    @property
+    def plan(self) -> str | None:
+        """The plan's name."""
+        if self.known is not None:
+            return self.known.plan.name
+        return None if self.counted is None else self.counted.plan
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +153,7 @@ def tell_person(desk: Desk, ledger: PrivacyLedger, customer: str) -> tuple[dict[
         releases = [release for release in told if release.run == run]
         cost = Cost.of([paid[release.record.release_id] for release in releases], releases[0].delta)
         lines.append(f"{_named(releases[0])}: {len(releases)} releases, {cost.text()}")
-        runs.append({"run": run, "plan": _plan_name(releases[0]), "releases": len(releases), **cost.facts()})
+        runs.append({"run": run, "plan": releases[0].plan, "releases": len(releases), **cost.facts()})
     caps = []
     for purpose in (Purpose.TRAIN, Purpose.VALIDATE):
         budgets = [_budget(desk, standing, purpose) for standing in (newest, in_lane)]
@@ -153,10 +171,15 @@ def _told(desk: Desk, ledger: PrivacyLedger) -> list[Told]:
     known: dict[str, Run | None] = {}
     found = []
     for record in ledger.releases():
-        run, _, stage = record.release_id.rpartition("/")
+        name, counted = record.release_id, None
+        if is_coverage(name):
+            run, stage, kept = run_counted_for(name), "0", ledger.kept(name)
+            counted = None if kept is None else read_count(kept)
+        else:
+            run, _, stage = name.rpartition("/")
         if run not in known:
             known[run] = _run(desk, run)
-        found.append(Told(record, run, int(stage), known[run]))
+        found.append(Told(record, run, int(stage), known[run], counted))
     return found
 
 
@@ -172,25 +195,32 @@ def _run_lines(releases: Sequence[Told]) -> Iterator[str]:
     yield _named(releases[0])
     for release in releases:
         cost = Cost.of([release.record.spend], release.delta)
-        yield f"  {release.what}: {cost.text()}; {release.record.people} people charged"
+        yield f"  {release.what}: {cost.text()}; {release.record.people} people charged{_answer(release)}"
     known = releases[0].known
     if known is None:
         return
-    rounds = [each.record.spend for each in releases if each.stage <= known.recipe.rounds]
+    rounds = [each.record.spend for each in releases if 1 <= each.stage <= known.recipe.rounds]
     if rounds:
         yield f"  together, for a person in {len(rounds)} rounds: {Cost.of(rounds, releases[0].delta).text()}"
     yield f"  accounted by: {known.recipe.accountant}"
     yield from (f"  not covered: {text}" for text in known.recipe.excludes())
 
 
+def _answer(release: Told) -> str:
+    if release.stage:
+        return ""
+    return "; never told" if release.counted is None else f"; told, with noise: {release.counted.count}"
+
+
 def _release_facts(release: Told) -> dict[str, Any]:
-    known = release.known
+    known = None if release.stage == 0 else release.known  # a count is accounted for by its own mu alone
     return {
         "release": release.record.release_id,
         "run": release.run,
-        "plan": _plan_name(release),
+        "plan": release.plan,
         "what": release.what,
         **Cost.of([release.record.spend], release.delta).facts(),
+        "told": None if release.counted is None else release.counted.count,
         "accountant": None if known is None else known.recipe.accountant,
         "excludes": None if known is None else list(known.recipe.excludes()),
         "people": release.record.people,
@@ -199,13 +229,11 @@ def _release_facts(release: Told) -> dict[str, Any]:
 
 def _named(release: Told) -> str:
     if release.known is None:
+        if release.plan is not None:
+            return f"run {release.run} of plan {release.plan}, which was asked about and not joined"
         return f"run {release.run}, whose plan is not kept here"
     plan = release.known.plan
     return f"run {release.run} of plan {plan.name}, {release.known.recipe.name.value}, {plan.trust.value}"
-
-
-def _plan_name(release: Told) -> str | None:
-    return None if release.known is None else release.known.plan.name
 
 
 def _totals(ledger: PrivacyLedger, told: Sequence[Told]) -> Cost:
@@ -234,10 +262,12 @@ def _cap(
     spent = float(ledger.spent_mu_squared([handle], delta=delta)[0])
     allowance = allowance_mu_squared(budget)
     share, cap, tier = budget.share_milli / 1000, budget.eps_milli / 1000, tier_of(budget.eps_milli / 1000)
-    costs = [Cost.of_mu_squared(mu_squared, delta) for mu_squared in (spent, allowance, allowance - spent)]
+    counted = float(ledger.counted_mu_squared([handle])[0])
+    costs = [Cost.of_mu_squared(mu_squared, delta) for mu_squared in (spent, allowance, allowance - spent, counted)]
     line = (
         f"{purpose.value}: cap epsilon {cap:g} at delta {delta:g}, counted as {tier or 0:g}, share {share:g}: at most "
-        f"epsilon {costs[1].epsilon:.4g} here; spent {costs[0].epsilon:.4g}, left {costs[2].epsilon:.4g}"
+        f"epsilon {costs[1].epsilon:.4g} here; spent {costs[0].epsilon:.4g}, of that on being counted "
+        f"{costs[3].epsilon:.4g}, left {costs[2].epsilon:.4g}"
     )
     facts = {
         "purpose": purpose.value,
@@ -245,5 +275,6 @@ def _cap(
         "spent": costs[0].facts(),
         "allowed": costs[1].facts(),
         "left": costs[2].facts(),
+        "counted": costs[3].facts(),
     }
     return line, facts

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from clients.holder.coverage import HeadCount
 from clients.holder.freshness import Freshness
 from clients.holder.gate import PermittedRows
 from clients.holder.keys import HolderKeys
@@ -16,16 +17,20 @@ from clients.holder.lane_sync import LaneSource
 from clients.holder.ledger import PrivacyLedger
 from clients.holder.ledger_chain import LedgerHead
 from clients.holder.permits import Permits
+from clients.holder.policy import require_hours, require_purpose
 from clients.holder.release import Releaser, Task
 from clients.holder.replay import Replay
-from clients.holder.run import Run, check_sums, check_terms, decode_opening, encode_opening, run_of
+from clients.holder.run import Run, check_sums, decode_opening, encode_opening, run_of
 from clients.holder.scoring import ScoringDesk
 from clients.holder.settings import load_settings
 from clients.holder.sums import Sums
+from clients.holder.terms import check_terms
 from clients.registry_client import RegistryClient
 from federated.encoder import Encoder
 from federated.messages import (
+    Coverage,
     Delivery,
+    Enquiry,
     Instruction,
     Introduction,
     Joined,
@@ -83,6 +88,7 @@ class Holder:
         self._permits = Permits(directory, self._settings, self._schema, self.lane, self.ledger)
         self._sums = Sums(self.name, self._keys, self.ledger, self._remember)
         self._releaser = Releaser(self.name, self._keys, self.ledger, self._sums, self._remember)
+        self._head_count = HeadCount(self.name, self._keys, self.ledger, self._permits, self._remember)
 
     @property
     def name(self) -> str:
@@ -111,6 +117,8 @@ class Holder:
             match letter.header:
                 case Opening() as opening:
                     return Letter(self.join(opening, at=at))
+                case Enquiry() as enquiry:
+                    return Letter(self._tell(enquiry, at=at))
                 case Introduction() as introduction:
                     return Letter(self._sums.deal(self._due(introduction.run, at=at), introduction))
                 case Delivery() as delivery:
@@ -144,6 +152,20 @@ class Holder:
 
         TamperingError, before anything else, if the ledger is older than what the coordinator has seen of it.
         """
+        run = self._agreed(opening, at=at)
+        if self.lane.kept_run(run.name) is None:
+            self.lane.keep_run(run.name, encode_opening(opening))
+        head = self.ledger.head
+        return self._sums.joined(run, LedgerMark(head.size, head.digest))
+
+    def _tell(self, enquiry: Enquiry, *, at: int) -> Coverage:
+        """Everything that joining asks is asked, and nothing of the run is kept: it was not joined."""
+        opening = Opening(enquiry.plan, enquiry.plan_signature, enquiry.checkpoints, enquiry.ledgers)
+        run = self._agreed(opening, at=at)
+        return self._head_count.tell(run, renew=partial(self._freshness.renew, at=at, must=True))
+
+    def _agreed(self, opening: Opening, *, at: int) -> Run:
+        """The run that `opening` proposes, once it was held against all that could stand against taking part."""
         if (mark := opening.ledgers.get(self.name)) is not None:
             self.ledger.require_extends(LedgerHead(mark.size, mark.digest))
         run = run_of(opening, self._settings, encoder=self._encoder)
@@ -163,10 +185,7 @@ class Holder:
         # Both samples, before anything is charged: a holder that cannot measure would end the run for all at its end.
         for purpose in (Purpose.TRAIN, Purpose.VALIDATE):
             self.permitted(run, purpose)
-        if self.lane.kept_run(run.name) is None:
-            self.lane.keep_run(run.name, encode_opening(opening))
-        head = self.ledger.head
-        return self._sums.joined(run, LedgerMark(head.size, head.digest))
+        return run
 
     def permitted(self, run: Run, purpose: Purpose) -> PermittedRows:
         """The rows that the gate permits in `run`; see `clients.holder.permits`."""
@@ -271,6 +290,8 @@ class Holder:
         return self._releaser.release(run, letter, task)
 
     def _score(self, requests: ScoreRequests, *, at: int) -> ScoreAnswers:
+        require_hours(self._settings.policy, at=at)
+        require_purpose(self._settings.policy, Purpose.SCORE)
         self._freshness.renew(at=at)
         desk = ScoringDesk(self._directory, self._settings, self._encoder, self.lane, self._keys.lane_keys)
         return ScoreAnswers(self.name, desk.answer(Scorecard.from_json(requests.scorecard), requests.sealed, at=at))

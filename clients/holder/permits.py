@@ -16,7 +16,9 @@ from clients.holder.settings import HolderSettings
 from federated.releases import measurement_spend, measurement_stage, measurement_weight, release_name
 from federated.schema import Schema
 from privacy.accounting import SampledSpend, Spend
+from privacy.consent.budget import set_aside
 from privacy.consent.gate import GatePolicy
+from privacy.consent.projection import ALLOW
 from privacy.consent.record import Purpose
 
 
@@ -49,9 +51,23 @@ class Permits:
             self._read[key] = decisions, rows
         return rows
 
+    def people(self, run: Run) -> dict[bytes, float]:
+        """Whom the gate lets through to be trained on in `run`, of those in the training sample: allowance by handle.
+
+        By each person's own consents and spends alone, so that one person more or less is one more or less here. What
+        is left out is what `rows` asks about all of them together, where steps are sampled.
+        """
+        decisions, listed = self._decisions(run, Purpose.TRAIN), self._samples.trained_on
+        asked = zip(decisions.links.items(), decisions.codes.tolist(), decisions.allowances.tolist(), strict=True)
+        return {
+            handle: allowance for (customer, handle), code, allowance in asked if code == ALLOW and customer in listed
+        }
+
     def _decisions(self, run: Run, purpose: Purpose) -> Decisions:
         links, plan = self._lane.links(), run.plan
-        spent = self._ledger.spent_outside(run.name, list(links.values()), delta=plan.privacy.delta)
+        handles = list(links.values())
+        spent = self._ledger.spent_outside(run.name, handles, delta=plan.privacy.delta)
+        counted = self._ledger.counted_mu_squared(handles)
         question = Question(
             views=self._views(run),
             links=links,
@@ -60,6 +76,7 @@ class Permits:
             categories=self._schema.categories,
             policy=GatePolicy(clock_skew_s=self._settings.policy.clock_skew_s),
             spent=dict(zip(links.values(), spent.tolist(), strict=True)),
+            counted=dict(zip(links.values(), counted.tolist(), strict=True)),
         )
         return decide_all(question)
 
@@ -107,11 +124,15 @@ class Permits:
             weights = [run.shape(number).weights(rows.shares) for number in stages]
             too_little = ~(np.min(weights, axis=0) > 0)
         costs = [(spend, rows.shares) for spend in planned]
-        passed = too_little | self._ledger.would_pass(name, rows.handles, costs, rows.allowances, delta=delta)
+        passes = partial(
+            self._ledger.would_pass, name, rows.handles, costs, rows.allowances,
+            reserved=set_aside(rows.allowances, self._ledger.counted_mu_squared(rows.handles)),
+        )  # fmt: skip
+        passed = too_little | passes(delta=delta)
         if any(
             isinstance(spend, SampledSpend) for spend in (*planned, *(one.spend for one in self._ledger.releases()))
         ):
             # What samples cost is known at one delta at a time, and people set their caps at their own.
             for own in self._own_deltas(run, purpose, rows.handles):
-                passed |= self._ledger.would_pass(name, rows.handles, costs, rows.allowances, delta=own)
+                passed |= passes(delta=own)
         return passed

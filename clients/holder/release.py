@@ -76,13 +76,13 @@ class Releaser:
         made before the measurement was.
         """
         name = release_name(run.name, task.stage)
-        before = kept = self._ledger.kept(name)
-        if kept is None:
+        before = self._ledger.kept(name)
+
+        def make() -> bytes:
             self._require_unmeasured(run, task.stage)
-            kept = msgspec.msgpack.encode(self._make(run, letter, task, name))
-            self._ledger.keep(name, kept)
-        # Also for an answer made before: a crash may have come between the ledger and the memory of its head.
-        self._remember(self._ledger.head)
+            return msgspec.msgpack.encode(self._make(run, letter, task, name))
+
+        kept = made_once(self._ledger, name, make, self._remember)
         release = msgspec.msgpack.decode(kept, type=_Kept)
         if release.instruction != digest_of(letter):
             raise RefusalError(
@@ -177,6 +177,22 @@ class Releaser:
             )
         variance = self._sums.noise_variance(run, task.stage, task.cohort)
         return noisy_words(shape, exact, variance, chance_of(run.plan.seed, f"{label}/noise"))
+
+
+def made_once(
+    ledger: PrivacyLedger, name: str, make: Callable[[], bytes], remember: Callable[[LedgerHead], None]
+) -> bytes:
+    """The bytes of the release `name` for ever: those that were kept, else what `make` gives, which must charge them.
+
+    Durable on return, in the ledger and in whatever `remember` keeps its head in.
+    """
+    kept = ledger.kept(name)
+    if kept is None:
+        kept = make()
+        ledger.keep(name, kept)
+    # Also for what was made before: a crash may have come between the ledger and the memory of its head.
+    remember(ledger.head)
+    return kept
 
 
 def chance_of(seed: int | None, label: str) -> NoiseSource:

@@ -1,5 +1,6 @@
 """A run that a data holder takes part in: the plan it checked, under the run's name."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
@@ -11,9 +12,8 @@ from federated.plan import SignedPlan, TrainingPlan, read_plan, recipe_of, run_i
 from federated.plan_checks import require_sound
 from federated.recipes.base import Recipe
 from federated.releases import Shape, measurement_stage, shape_of_measurement, shape_of_round
-from federated.schema import Schema
 from privacy.consent.lane import Head, read_checkpoint
-from privacy.errors import MalformedError, RefusalCode, RefusalError
+from privacy.errors import MalformedError, RefusalCode, RefusalError, TamperingError
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,7 @@ def run_of(opening: Opening, settings: HolderSettings, *, encoder: Encoder) -> R
     holder's coordinator signed; RefusalError (schema) if it is for another schema.
     """
     signed = SignedPlan(opening.plan, opening.plan_signature)
-    plan = read_plan(signed, bytes.fromhex(settings.policy.coordinator_key))
+    plan = read_signed(signed, settings.policy.coordinator_keys)
     lane = settings.holder
     if lane not in opening.checkpoints:
         raise RefusalError(
@@ -56,58 +56,17 @@ def run_of(opening: Opening, settings: HolderSettings, *, encoder: Encoder) -> R
     return Run(run_id(signed, opening.checkpoints), plan, signed.digest, recipe_of(plan, encoder), pinned)
 
 
-def check_terms(run: Run, settings: HolderSettings, schema: Schema, *, identity: bytes, at: int) -> None:
-    """Hold the plan's terms against this data holder's policy, which has the last word.
-
-    RefusalError says which term stands against it.
-    """
-    plan, policy = run.plan, settings.policy
-    # Nobody pays for both: who is in the training sample is not measured.
-    epsilon = max(plan.privacy.epsilon, plan.privacy.measurement_epsilon)
-    for holds, text, code in (
-        (plan.coordinator == policy.coordinator, "it comes from another coordinator", RefusalCode.POLICY),
-        (run.identities.get(settings.holder) == identity, "its roster lacks us", RefusalCode.PLAN),
-        (
-            # Invented data holders would add no noise, and unmask us: everybody else in the roster must be known.
-            all(policy.peers.get(name) == key.hex() for name, key in run.identities.items() if name != settings.holder),
-            "its roster names a data holder that is not among our peers, or with another identity",
-            RefusalCode.POLICY,
-        ),
-        (
-            # The threshold is ours and one: a coordinator that could move it would count our people by asking.
-            plan.minimum_people <= policy.fewest_people,
-            f"it asks whether we have {plan.minimum_people} people, and we tell of {policy.fewest_people} only",
-            RefusalCode.POLICY,
-        ),
-        (
-            # A sum with room for fewer could run over, and whether it does would depend on people's rows.
-            plan.most_people >= policy.most_people,
-            f"its sums have room for {plan.most_people} people, and we count on {policy.most_people}",
-            RefusalCode.POLICY,
-        ),
-        (plan.schema_digest == schema.digest, "it is for another schema", RefusalCode.SCHEMA),
-        (
-            run.recipe.name in policy.recipes,
-            f"recipe {run.recipe.name} is not allowed here",
-            RefusalCode.POLICY,
-        ),
-        (run.recipe.is_private, "it adds no noise", RefusalCode.POLICY),
-        (
-            plan.trust in policy.trust_models,
-            f"trust model {plan.trust} is not allowed here",
-            RefusalCode.POLICY,
-        ),
-        (
-            epsilon <= policy.largest_epsilon and plan.privacy.delta <= policy.largest_delta,
-            f"it costs epsilon {epsilon:g} at delta {plan.privacy.delta:g}, and at most {policy.largest_epsilon:g} "
-            f"at {policy.largest_delta:g} is allowed here",
-            RefusalCode.BUDGET,
-        ),
-        (plan.seed is None or policy.accept_seeded_noise, "its noise is seeded", RefusalCode.POLICY),
-        (plan.not_before <= at < plan.ends, "it is not due now", RefusalCode.PLAN),
-    ):
-        if not holds:
-            raise RefusalError(f"The training plan is refused: {text}. Its coordinator may propose another.", code)
+def read_signed(signed: SignedPlan, keys: Sequence[str]) -> TrainingPlan:
+    """The plan, signed by one of `keys`; TamperingError if it is by none of them."""
+    for key in keys:
+        try:
+            return read_plan(signed, bytes.fromhex(key))
+        except TamperingError:
+            continue
+    raise TamperingError(
+        "The training plan is signed by none of the keys in policy.coordinator_keys. If the coordinator has a new key, "
+        "the data holder should compare it by telephone and add it; else the plan is somebody else's: report it."
+    )
 
 
 def check_sums(run: Run) -> None:

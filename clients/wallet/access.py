@@ -32,7 +32,7 @@ def _connect(address: RegistryAddress) -> AbstractContextManager[LaneService]:
 def _hand_over(url: str, ca: str | None, frames: bytes, *, patience_s: float = PATIENCE_S) -> None:
     import httpx  # only when it is used
 
-    from clients.deadline import NOT_REACHED, TOTAL, TimelyTransport
+    from federated.deadline import NOT_REACHED, TOTAL, TimelyTransport
 
     try:
         context = ssl.create_default_context()

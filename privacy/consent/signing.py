@@ -60,6 +60,10 @@ class PayloadType(StrEnum):
     SCORE_REQUEST = "application/vnd.fedcredit.score-request.v1+json"
     SCORE_ANSWER = "application/vnd.fedcredit.score-answer.v1+json"
     BUNDLE = "application/vnd.fedcredit.bundle.v1+json"
+    ENROLMENT_REQUEST = "application/vnd.fedcredit.enrolment-request.v1+json"
+    WELCOME = "application/vnd.fedcredit.welcome.v1+json"
+    ROUND_LOG = "application/vnd.fedcredit.round-log.v1+json"
+    COVERAGE = "application/vnd.fedcredit.coverage.v1+json"
 
 
 class SigningKey:

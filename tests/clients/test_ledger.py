@@ -43,6 +43,7 @@ def handle(number: int) -> bytes:
 A, B, C = handle(1), handle(2), handle(3)
 PLENTY = {handle(k): 1e9 for k in range(200)}
 HALF = GaussianSpend(0.5)
+NOTHING = np.zeros(1)
 
 
 @pytest.fixture
@@ -640,7 +641,7 @@ def test_who_would_pass_an_allowance_is_whom_the_charges_would_stop(
             ledger.charge(f"before/{number}", GaussianSpend(mu), {A: 0.5}, PLENTY)
         costs = [(GaussianSpend(mu), np.array([1.0, 0.5])) for mu in planned]
         allowed = np.array([allowance, allowance])
-        found = ledger.would_pass("run", [B, A], costs, allowed, delta=DELTA).tolist()
+        found = ledger.would_pass("run", [B, A], costs, allowed, delta=DELTA, reserved=NOTHING).tolist()
         for place, (person, share) in enumerate(((B, 1.0), (A, 0.5))):
             try:
                 for number, mu in enumerate(planned):
@@ -654,14 +655,15 @@ def test_who_would_pass_an_allowance_is_whom_the_charges_would_stop(
 def test_what_a_run_was_charged_already_counts_once(ledger: PrivacyLedger) -> None:
     costs = [(GaussianSpend(0.6), np.array([1.0])), (GaussianSpend(0.8), np.array([1.0]))]
     for number, (spend, _) in enumerate(costs):
-        assert not ledger.would_pass("run", [A], costs, np.array([1.0]), delta=DELTA).any()
+        assert not ledger.would_pass("run", [A], costs, np.array([1.0]), delta=DELTA, reserved=NOTHING).any()
         ledger.charge(f"run/{number}", spend, {A: 1.0}, {A: 1.0})
-    assert not ledger.would_pass("run", [A], costs, np.array([1.0]), delta=DELTA).any()
-    assert ledger.would_pass("run", [A], costs, np.array([0.99]), delta=DELTA).all()
-    assert ledger.would_pass("ru", [A], costs, np.array([1.99]), delta=DELTA).all()  # a name that begins alike
-    assert ledger.would_pass("run/1", [A], costs[1:], np.array([0.99]), delta=DELTA).all()
-    assert not ledger.would_pass("run/1", [A], costs[1:], np.array([1.0]), delta=DELTA).any()
-    assert ledger.would_pass("run", [A], costs, np.array([math.nan]), delta=DELTA).all()
+    assert not ledger.would_pass("run", [A], costs, np.array([1.0]), delta=DELTA, reserved=NOTHING).any()
+    assert ledger.would_pass("run", [A], costs, np.array([0.99]), delta=DELTA, reserved=NOTHING).all()
+    # A name that begins alike.
+    assert ledger.would_pass("ru", [A], costs, np.array([1.99]), delta=DELTA, reserved=NOTHING).all()
+    assert ledger.would_pass("run/1", [A], costs[1:], np.array([0.99]), delta=DELTA, reserved=NOTHING).all()
+    assert not ledger.would_pass("run/1", [A], costs[1:], np.array([1.0]), delta=DELTA, reserved=NOTHING).any()
+    assert ledger.would_pass("run", [A], costs, np.array([math.nan]), delta=DELTA, reserved=NOTHING).all()
 
 
 def test_sampled_costs_are_composed_with_all_that_was_spent(ledger: PrivacyLedger) -> None:
@@ -671,5 +673,42 @@ def test_sampled_costs_are_composed_with_all_that_was_spent(ledger: PrivacyLedge
     costs = [(step, np.array([0.5, 0.5]))] * 2
     for factor, passes in ((1.001, False), (0.999, True)):
         allowed = mu_of(together * factor, DELTA) ** 2
-        found = ledger.would_pass("run", [A, B], costs, np.array([allowed, allowed]), delta=DELTA)
+        found = ledger.would_pass("run", [A, B], costs, np.array([allowed, allowed]), delta=DELTA, reserved=NOTHING)
         assert found.tolist() == [passes, False]
+
+
+def test_counts_of_people_are_added_up_apart_and_in_all(path: Path) -> None:
+    with PrivacyLedger.open(path) as ledger:
+        ledger.charge("run/1", GaussianSpend(0.6), {A: 1.0, B: 1.0}, PLENTY)
+        ledger.charge("coverage/run", GaussianSpend(0.2), {A: 1.0, C: 1.0}, PLENTY)
+        ledger.charge("coverage/other", GaussianSpend(0.3), {A: 1.0}, PLENTY)
+    with PrivacyLedger.open(path) as ledger:  # and from the file, too
+        people = [A, B, C, handle(99)]
+        assert list(ledger.counted_mu_squared(people)) == pytest.approx([0.13, 0, 0.04, 0])
+        assert list(ledger.spent_outside("another", people, delta=DELTA)) == pytest.approx([0.36, 0.36, 0, 0])
+        assert list(ledger.spent_outside("run", people, delta=DELTA)) == pytest.approx([0, 0, 0, 0])
+        assert list(ledger.spent_mu_squared(people)) == pytest.approx([0.49, 0.36, 0.04, 0])
+        assert ledger.most_spent(delta=DELTA) == pytest.approx(0.49)
+        # The cap holds for both together.
+        with pytest.raises(RefusalError, match="1 of 1 subjects would pass"):
+            ledger.charge("coverage/third", GaussianSpend(0.2), {A: 1.0}, {A: 0.52})
+        ledger.charge("coverage/third", GaussianSpend(0.2), {A: 1.0}, {A: 0.53})
+
+
+@pytest.mark.parametrize("sampled", [False, True])
+def test_runs_leave_what_is_reserved_for_counts_however_much_of_it_was_used(
+    ledger: PrivacyLedger, sampled: bool
+) -> None:
+    planned = SampledSpend(1.0, 0.05, 200) if sampled else GaussianSpend(0.8)
+    reserve = 0.01
+    together = mu_squared_of([planned, GaussianSpend(math.sqrt(reserve))], DELTA)
+    for used in (0.0, 0.1):
+        if used:
+            ledger.charge("coverage/a", GaussianSpend(used), {A: 1.0}, PLENTY)
+        for factor, passes in ((1.001, False), (0.999, True)):
+            allowed = np.array([together * factor])
+            found = ledger.would_pass(
+                "run", [A], [(planned, np.ones(1))], allowed, delta=DELTA, reserved=np.array([reserve])
+            )
+            assert found.tolist() == [passes]
+    ledger.charge("run/1", planned, {A: 1.0}, {A: together * 1.001}, delta=DELTA)  # as was promised

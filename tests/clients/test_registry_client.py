@@ -10,7 +10,8 @@ from threading import Thread
 
 import pytest
 
-from clients.registry_client import MAX_BUNDLE_BYTES, RegistryClient
+from clients.registry_client import RegistryClient
+from federated.registry_reader import MAX_BUNDLE_BYTES
 from privacy.consent.canonical import base64url
 from privacy.consent.lane import TombstoneStub
 from privacy.consent.merkle import leaf_hash

@@ -5,8 +5,10 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from federated.messages import (
+    Coverage,
     Dealt,
     Delivery,
+    Enquiry,
     Header,
     Instruction,
     Introduction,
@@ -34,14 +36,12 @@ _KEYS = st.builds(SumKeys, _BYTES, st.lists(_BYTES, max_size=2), st.lists(_BYTES
 _COHORTS = st.lists(_NAMES, max_size=3)
 _SHARES = st.dictionaries(_NAMES, _BYTES, max_size=3)
 
+_PLANS = (_BYTES, _BYTES, st.dictionaries(_NAMES, _NAMES, max_size=3), st.dictionaries(_NAMES, _MARKS, max_size=2))
+
 HEADERS: st.SearchStrategy[Header] = st.one_of(
-    st.builds(
-        Opening,
-        _BYTES,
-        _BYTES,
-        st.dictionaries(_NAMES, _NAMES, max_size=3),
-        st.dictionaries(_NAMES, _MARKS, max_size=2),
-    ),
+    st.builds(Opening, *_PLANS),
+    st.builds(Enquiry, *_PLANS),
+    st.builds(Coverage, _NAMES, _NAMES, _WHOLE, st.floats(0, 1e6), _MARKS, _BYTES),
     st.builds(Joined, _NAMES, _NAMES, st.none() | _KEYS, _MARKS, _BYTES),
     st.builds(Introduction, _NAMES, st.dictionaries(_NAMES, _KEYS, max_size=2)),
     st.builds(Dealt, _NAMES, _NAMES, _SHARES, _BYTES),

@@ -224,8 +224,17 @@ FAULTS = (
     ),
     Fault(
         "sampled steps judged at the plan's delta alone",
-        (Replacement("clients/holder/permits.py", "passed |= self._ledger", "_ = self._ledger"),),
+        (Replacement("clients/holder/permits.py", "passed |= passes(delta=own)", "_ = passes(delta=own)"),),
         f"{HOLDER}/test_own_delta.py::"
         "test_nobody_is_in_a_sampled_run_that_passes_the_cap_at_their_own_delta",
+    ),
+    Fault(
+        "people counted for a dry run, and not charged",
+        (
+            Replacement(
+                "clients/holder/coverage.py", "dict.fromkeys(allowances, 1.0)", "dict.fromkeys(allowances, 0.0)",
+            ),
+        ),
+        f"{HOLDER}/test_coverage.py::test_everybody_who_is_counted_is_charged_and_nobody_else",
     ),
 )  # fmt: skip

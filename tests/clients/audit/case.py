@@ -137,7 +137,7 @@ def case_of(ready: Ready, outcome: Outcome, holder: str = ASTER) -> Case:
     """`holder` opens the run."""
     home = ready.home(holder)
     settings, identity = load_settings(home / "holder.toml"), HolderKeys.load(home / "keys").identity
-    coordinator_key = bytes.fromhex(settings.policy.coordinator_key)
+    coordinator_key = bytes.fromhex(settings.policy.coordinator_keys[0])
     keys = TrustedKeys(coordinator_key, settings.registry.public, identity.public)
     out = Path(tempfile.mkdtemp(dir=ready.directory)) / f"{holder}.opening"
     open_run(home, outcome.run, out, connect=lambda _: ready.registry, at=AT)

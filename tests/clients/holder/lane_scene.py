@@ -16,6 +16,7 @@ from federated.recipes.base import RecipeName
 from federated.trust import TrustModel
 from privacy.consent.lane import Head, write_checkpoint
 from privacy.consent.merkle import leaf_hash, root_of
+from privacy.consent.record import Purpose
 from privacy.consent.sealing import LaneKey
 from privacy.consent.signing import SigningKey
 from privacy.consent.submission import Submission
@@ -37,15 +38,20 @@ SETTINGS = HolderSettings(
     desk=DeskSettings(jurisdiction="DE", language="en", notice="notice.txt", notice_id="notice", side_door=""),
     policy=HolderPolicy(
         coordinator="open-scoring",
-        coordinator_key="00" * 32,
+        coordinator_keys=["00" * 32],
+        bundles=[],
+        purposes=list(Purpose),
         recipes=[RecipeName.FIXED_HESSIAN],
         trust_models=[TrustModel.SHARED_NOISE],
         largest_epsilon=1.0,
         largest_delta=1e-5,
         peers={},
+        fewest_holders=1,
         fewest_people=1,
         most_people=1000,
         most_openings_per_day=10,
+        hours="00:00-24:00",
+        answer_within_s=300,
         clock_skew_s=120,
         longest_lane_age_s=3600,
         sync_every_s=15,

@@ -6,7 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,8 +17,10 @@ from clients.holder.desk import Desk
 from clients.holder.init import make_directory
 from clients.holder.ledger import PrivacyLedger
 from clients.holder.ledger_told import ledger_of
+from clients.holder.node import Holder
 from experiments.people import Attitude, Membership
 from federated import cli
+from federated.messages import Coverage, Enquiry, Letter
 from federated.plan import TrainingPlan
 from privacy.accounting import GaussianSpend, SampledSpend, epsilon_of
 from privacy.consent.budget import tier_of
@@ -26,7 +28,7 @@ from privacy.discrete import mu_on_grid
 from server.coordinator import Coordinator
 from tests.clients.audit.case import Case, usual
 from tests.clients.holder.desk_scene import START
-from tests.ready import ASTER, Ready
+from tests.ready import ASTER, AT, Ready
 
 DELTA = 1e-5
 
@@ -153,10 +155,12 @@ def test_one_person_sees_what_was_spent_of_the_cap_and_what_is_left(scene: Scene
     for cap in (train, validate):
         assert (cap["cap"]["tier"], cap["cap"]["share"], cap["cap"]["delta"]) == (tier, share, pytest.approx(DELTA))
         assert cap["allowed"]["mu"] == pytest.approx(allowed, rel=1e-9)
-        # The cap covers two runs, and there was one.
-        assert cap["spent"]["mu"] == pytest.approx(allowed / math.sqrt(2), rel=1e-6)
-        assert cap["left"]["mu"] == pytest.approx(allowed / math.sqrt(2), rel=1e-6)
-        assert cap["spent"]["epsilon"] == pytest.approx(epsilon_of(allowed / math.sqrt(2), DELTA), rel=1e-5)
+        # The cap covers two runs and a hundredth for being counted, and there was one run.
+        spent = allowed * math.sqrt(0.99 / 2)
+        assert cap["spent"]["mu"] == pytest.approx(spent, rel=1e-6)
+        assert cap["left"]["mu"] == pytest.approx(allowed * math.sqrt(1 - 0.99 / 2), rel=1e-6)
+        assert cap["spent"]["epsilon"] == pytest.approx(epsilon_of(spent, DELTA), rel=1e-5)
+        assert cap["counted"] == {"mu": 0.0, "epsilon": 0.0, "delta": pytest.approx(DELTA)}
     (run,) = facts["runs"]
     assert (run["run"], run["releases"]) == (scene.case.outcome.run, 1 if held_out else 4)
     assert run["epsilon"] == pytest.approx(train["spent"]["epsilon"], rel=1e-5)
@@ -225,3 +229,28 @@ def test_a_desk_that_has_joined_no_run_says_so(scene: Scene) -> None:
     assert scene.ask("--json").facts["totals"] == {
         "releases": 0, "runs": 0, "most_spent": {"mu": None, "epsilon": None, "delta": None},
     }  # fmt: skip
+
+
+def test_counts_before_runs_are_told_with_their_cost_and_what_was_said(scene: Scene) -> None:
+    opening = scene.ready.opening()
+    asked = Letter(Enquiry(opening.plan, opening.plan_signature, {**opening.checkpoints, "birch-telecom": "x"}, {}))
+    with closing(Holder(scene.home, scene.ready.registry)) as holder:
+        answer = holder.answer(asked, at=AT).header
+        assert isinstance(answer, Coverage), answer
+        counted = holder.ledger.subjects_of(f"coverage/{answer.run}")
+    facts = scene.ask("--json").facts
+    count = facts["releases"][-1]
+    assert (count["run"], count["plan"], count["delta"]) == (answer.run, "small", DELTA)
+    assert count["what"] == "count of the people who may be trained on"
+    assert (count["mu"], count["told"], count["people"]) == (0.01, answer.count, len(counted))
+    assert count["epsilon"] == epsilon_of(0.01, DELTA)
+    assert [release["told"] for release in facts["releases"][:-1]] == [None] * 5
+    text = " ".join(scene.ask().out.split())
+    assert f"run {answer.run} of plan small, which was asked about and not joined" in text
+    assert f"people charged; told, with noise: {answer.count}" in text
+    place = next(
+        place for place in scene.ready.agreeing() if scene.ready.federation.handles[place] in counted
+    )  # fmt: skip
+    (train, _) = scene.one(place, "--json").facts["caps"]
+    assert train["counted"]["mu"] == pytest.approx(0.01)
+    assert "of that on being counted" in scene.one(place).out

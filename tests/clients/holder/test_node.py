@@ -72,7 +72,7 @@ def test_a_lawful_opening_is_joined(ready: Ready) -> None:
     ("key", "value", "code"),
     [
         ("coordinator", '"somebody-else"', "policy"),
-        ("coordinator_key", f'"{"ab" * 32}"', "integrity"),
+        ("coordinator_keys", f'["{"ab" * 32}"]', "integrity"),
         ("key", f'"{"ab" * 32}"', "integrity"),
         ("recipes", "[]", "policy"),
         ("trust_models", "[]", "policy"),

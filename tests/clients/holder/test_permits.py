@@ -70,7 +70,7 @@ def test_who_could_pay_for_the_first_rounds_only_is_in_none_of_them(ready: Ready
     # What is left is enough for all rounds but half of the last; and for the other, for exactly all of them.
     for handle, left in ((poor, whole - last / 2), (rich, whole)):
         place = everybody.handles.index(handle)
-        spent = everybody.allowances[place] - left * everybody.shares[place] ** 2
+        spent = 0.99 * everybody.allowances[place] - left * everybody.shares[place] ** 2
         holder.ledger.charge(f"earlier-{place}/1", GaussianSpend(math.sqrt(spent)), {handle: 1.0}, {handle: 1e9})
     after = holder.permitted(run, Purpose.TRAIN)
     assert set(everybody.handles) - set(after.handles) == {poor}
@@ -129,6 +129,32 @@ def test_sampled_rounds_are_composed_for_each_person_before_the_first(ready: Rea
     assert all(epsilon(allowed[handle][0]) <= allowed[handle][1] * (1 + 1e-9) for handle in rows.handles)
     out = set(everybody.handles) - set(rows.handles)
     assert all(epsilon(allowed[handle][0]) > allowed[handle][1] for handle in out)
+
+
+def test_sampled_rounds_leave_room_for_being_counted_too(ready: Ready, holder: Holder) -> None:
+    @dataclass(frozen=True)
+    class Steady(Sampling):
+        def spend(self, round_number: int, rows: int) -> Spend:
+            del rows
+            return super().spend(round_number, 100)
+
+    run = run_of(ready, holder)
+    everybody = holder.permitted(run, Purpose.TRAIN)
+    place = int(np.argmax(everybody.allowances))
+    share, allowance = float(everybody.shares[place]), float(everybody.allowances[place])
+
+    def epsilon(noise_multiplier: float, *, counted: float) -> float:
+        spends = [at_share(Steady(3, noise_multiplier).spend(1, 0), share)] * 3
+        return total_epsilon([*spends, GaussianSpend(math.sqrt(counted))], DELTA)
+
+    cap, few, many = epsilon_of(math.sqrt(allowance), DELTA), 0.3, 50.0
+    for _ in range(50):  # the least noise with which the rounds and a hundredth for being counted fit
+        middle = (few + many) / 2
+        few, many = (few, middle) if epsilon(middle, counted=allowance / 100) <= cap else (middle, many)
+    assert epsilon(0.999 * many, counted=0.0) < cap < epsilon(0.999 * many, counted=allowance / 100)
+    for name, factor, is_in in (("fewer", 0.999, False), ("more", 1.001, True)):
+        rows = holder.permitted(replace(with_recipe(run, Steady(3, factor * many)), name=name), Purpose.TRAIN)
+        assert (everybody.handles[place] in rows.handles) is is_in
 
 
 def test_the_last_sample_may_be_too_small_for_a_plan(ready: Ready, holder: Holder) -> None:

@@ -13,6 +13,7 @@ from clients.holder.init import Start, make_directory
 from clients.holder.settings import load_settings
 from federated.recipes.base import RecipeName
 from federated.trust import TrustModel
+from privacy.consent.record import Purpose
 from privacy.errors import MalformedError, UsageError
 
 KEY, OTHER_KEY = "ab" * 32, "cd" * 32
@@ -36,14 +37,19 @@ side_door = ""
 
 [policy]
 coordinator = "open-scoring"
-coordinator_key = "{OTHER_KEY}"
+coordinator_keys = ["{OTHER_KEY}"]
+bundles = ["{KEY}"]
+purposes = ["train", "score"]
 recipes = ["fixed_hessian"]
 trust_models = ["shared_noise"]
 largest_epsilon = 8.0
 largest_delta = 1e-5
+fewest_holders = 2
 fewest_people = 30
 most_people = 1_000_000
 most_openings_per_day = 24
+hours = "22:00-06:00"
+answer_within_s = 300
 clock_skew_s = 120
 longest_lane_age_s = 86400
 sync_every_s = 15
@@ -62,7 +68,10 @@ def written(tmp_path: Path, text: str) -> Path:
 
 def test_settings_say_what_the_file_says(tmp_path: Path) -> None:
     settings = load_settings(written(tmp_path, TEXT))
-    assert (settings.holder, settings.registry.key, settings.policy.coordinator_key) == ("aster-bank", KEY, OTHER_KEY)
+    assert (settings.holder, settings.registry.key) == ("aster-bank", KEY)
+    assert (settings.policy.coordinator_keys, settings.policy.bundles) == ([OTHER_KEY], [KEY])
+    assert settings.policy.purposes == [Purpose.TRAIN, Purpose.SCORE]
+    assert (settings.policy.hours, settings.policy.answer_within_s) == ("22:00-06:00", 300)
     assert settings.registry.public == bytes.fromhex(KEY)
     assert (settings.desk.notice_id, settings.desk.side_door, settings.policy.sync_every_s) == ("notice-1", "", 15)
     assert settings.policy.recipes == [RecipeName.FIXED_HESSIAN]
@@ -132,6 +141,20 @@ def test_an_unknown_key_is_refused_by_name(tmp_path: Path, place: str) -> None:
         ("largest_epsilon = 8.0", "largest_epsilon = nan", "policy.largest_epsilon"),
         ("largest_delta = 1e-5", "largest_delta = 0.01", "policy.largest_delta"),
         ("fewest_people = 30", "fewest_people = 0", "policy.fewest_people"),
+        (f'["{OTHER_KEY}"]', "[]", "policy.coordinator_keys"),
+        (f'["{OTHER_KEY}"]', f'["{OTHER_KEY[1:]}"]', "policy.coordinator_keys"),
+        (f'bundles = ["{KEY}"]', f'bundles = ["{KEY}a"]', "policy.bundles"),
+        (f'bundles = ["{KEY}"]', 'bundles = ["*"]', "policy.bundles"),
+        ('"score"', '"marketing"', "policy.purposes"),
+        ("fewest_holders = 2", "fewest_holders = 0", "policy.fewest_holders"),
+        ('"22:00-06:00"', '"22:00-6:00"', "policy.hours"),
+        ('"22:00-06:00"', '"24:00-06:00"', "policy.hours"),
+        ('"22:00-06:00"', '"22:00-24:01"', "policy.hours"),
+        ('"22:00-06:00"', '"22:00-22:00"', "policy.hours"),
+        ('"22:00-06:00"', '"22:00-06:00+08:00"', "policy.hours"),
+        ('"22:00-06:00"', '"always"', "policy.hours"),
+        ("answer_within_s = 300", "answer_within_s = 0", "policy.answer_within_s"),
+        ("answer_within_s = 300", "answer_within_s = 3601", "policy.answer_within_s"),
         ("most_people = 1_000_000", "most_people = 0", "policy.most_people"),
         ("most_openings_per_day = 24", "most_openings_per_day = 0", "policy.most_openings_per_day"),
         ("clock_skew_s = 120", "clock_skew_s = -1", "policy.clock_skew_s"),

@@ -6,14 +6,24 @@ from dataclasses import replace
 import msgspec
 import pytest
 
-from clients.holder import permits
+from clients.holder import permits, scoring
 from clients.holder.run import check_sums
 from clients.holder.sums import Sums
-from federated.messages import Joined, Letter, Opening
+from federated.messages import (
+    Delivery,
+    Instruction,
+    Introduction,
+    Joined,
+    Letter,
+    Measurement,
+    Opening,
+    ScoreRequests,
+    Unmasking,
+)
 from federated.plan import RosterEntry, sign_plan
 from federated.plan_checks import MOST_STAGES
 from privacy.consent.signing import SigningKey
-from privacy.errors import RefusalCode, RefusalError
+from privacy.errors import RefusalCode, RefusalError, TamperingError
 from server.coordinator import Coordinator
 from tests.ready import ASTER, AT, Ready, code_of
 
@@ -60,6 +70,101 @@ def set_policy(ready: Ready, key: str, value: int) -> None:
     path.write_text(text)
 
 
+def set_text(ready: Ready, key: str, value: str) -> None:
+    path = ready.home() / "holder.toml"
+    text, times = re.subn(rf"^{key} = .*$", f"{key} = {value}", path.read_text(), flags=re.MULTILINE)
+    assert times == 1
+    path.write_text(text)
+
+
+def test_any_of_the_coordinators_keys_signs_a_plan_and_no_other(ready: Ready) -> None:
+    coordinator, new = Coordinator(ready.federation.coordinator_directory), SigningKey.generate()
+    old_hex, new_hex = coordinator.key.public.hex(), new.public.hex()
+    by_new = sign_plan(msgspec.structs.replace(coordinator.plan, name="by the new key"), new)
+    opening = Opening(by_new.payload, by_new.signature, coordinator.checkpoints, {})
+    with ready.session() as session, pytest.raises(TamperingError, match="coordinator_keys"):
+        session.holders[ASTER].join(opening, at=AT)
+    set_text(ready, "coordinator_keys", f'["{old_hex}", "{new_hex}"]')
+    with ready.holder() as holder:
+        assert isinstance(holder.join(opening, at=AT), Joined)
+        assert isinstance(holder.join(ready.opening(), at=AT), Joined)
+    set_text(ready, "coordinator_keys", f'["{new_hex}"]')
+    with ready.holder() as holder:
+        assert code_of(holder.answer(Letter(ready.opening()), at=AT)) == "integrity"
+        assert isinstance(holder.answer(Letter(opening), at=AT).header, Joined)
+
+
+def test_a_plan_over_fewer_data_holders_than_we_want_is_refused(ready: Ready) -> None:
+    fewest = Coordinator(ready.federation.coordinator_directory).plan.minimum_holders
+    set_policy(ready, "fewest_holders", fewest)
+    with ready.holder() as holder:
+        assert isinstance(holder.join(ready.opening(), at=AT), Joined)
+    set_policy(ready, "fewest_holders", fewest + 1)
+    error = refusal(ready, ready.opening())
+    assert error.code is RefusalCode.POLICY
+    assert f"at least {fewest + 1}" in str(error)
+
+
+@pytest.mark.parametrize(
+    ("purposes", "missing"), [('["train", "score"]', "validate"), ('["validate", "score"]', "train"), ("[]", "train")]
+)
+def test_a_purpose_that_policy_lacks_is_refused_before_a_row_is_read(
+    ready: Ready, purposes: str, missing: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ready.holder() as holder:
+        run = holder.join(ready.opening(), at=AT).run
+    set_text(ready, "purposes", purposes)
+    monkeypatch.setattr(permits, "permitted_rows", never)
+    error = refusal(ready, ready.opening())
+    assert error.code is RefusalCode.POLICY
+    assert missing in str(error)
+    with ready.holder() as holder:  # also in a run that was joined before
+        for header in (Instruction(run, 1, [ASTER]), Measurement(run, [ASTER], b""), Unmasking(run, 1, [ASTER])):
+            assert code_of(holder.answer(Letter(header), at=AT)) == "policy"
+
+
+def test_nobody_is_scored_where_policy_lacks_that_purpose(ready: Ready) -> None:
+    requests = ScoreRequests(b"no scorecard", [])
+    with ready.holder() as holder:
+        assert code_of(holder.answer(Letter(requests), at=AT)) == "internal"  # the scorecard is looked at
+    set_text(ready, "purposes", '["train", "validate"]')
+    with ready.holder() as holder:
+        assert code_of(holder.answer(Letter(requests), at=AT)) == "policy"
+        assert isinstance(holder.answer(Letter(ready.opening()), at=AT).header, Joined)
+
+
+def test_outside_the_hours_no_letter_is_answered_and_no_row_read(ready: Ready, monkeypatch: pytest.MonkeyPatch) -> None:
+    with ready.holder() as holder:
+        run = holder.join(ready.opening(), at=AT).run
+    monkeypatch.setattr(permits, "permitted_rows", never)
+    monkeypatch.setattr(scoring, "rows_to_score", never)
+    assert AT % 86_400 == 0
+    set_text(ready, "hours", '"00:01-24:00"')
+    with ready.holder() as holder:
+        for header in (
+            ready.opening(), Introduction(run, {}), Delivery(run, [], {}), Instruction(run, 1, [ASTER]),
+            Measurement(run, [ASTER], b""), Unmasking(run, 1, [ASTER]), ScoreRequests(b"", []),
+        ):  # fmt: skip
+            assert code_of(holder.answer(Letter(header), at=AT)) == "policy", header
+    error = refusal(ready, ready.opening())
+    assert "00:01-24:00 UTC" in str(error)
+    assert "clock" in str(error)
+
+
+def test_a_clock_that_is_an_hour_off_is_named_as_a_cause(ready: Ready) -> None:
+    begins = Coordinator(ready.federation.coordinator_directory).plan.not_before
+    with ready.session() as session, pytest.raises(RefusalError, match="clock") as caught:
+        session.holders[ASTER].join(ready.opening(), at=begins - 1)
+    assert caught.value.code is RefusalCode.PLAN
+    assert "2026-10-31 22:59 UTC" in str(caught.value)
+    far = opening_of(ready, not_before=2**60, ends=2**61)  # no calendar has it
+    assert refusal(ready, far).code is RefusalCode.PLAN
+
+
+def never(*_: object, **__: object) -> None:
+    raise AssertionError("rows were read")
+
+
 def rows_in(ready: Ready, table: str) -> int:
     return len((ready.home() / table).read_text().splitlines()) - 1
 
@@ -86,10 +191,6 @@ def test_a_table_with_more_rows_than_the_bound_is_refused_whoever_has_said_yes(
     with ready.holder() as holder:
         assert isinstance(holder.join(ready.opening(), at=AT), Joined)
     set_policy(ready, "most_people", rows - 1)
-
-    def never(*_: object, **__: object) -> None:
-        raise AssertionError("rows were read")
-
     monkeypatch.setattr(permits, "permitted_rows", never)
     error = refusal(ready, ready.opening())
     assert error.code is RefusalCode.COHORT

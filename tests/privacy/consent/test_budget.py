@@ -1,11 +1,13 @@
 from math import erf, exp, sqrt
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from privacy.consent.budget import TIERS, aggregation_share, allowance_mu_squared, tier_of
+from privacy.consent.budget import TIERS, aggregation_share, allowance_mu_squared, set_aside, tier_of
+from privacy.discrete import mu_on_grid
 from privacy.errors import MalformedError
 from tests.privacy.consent.samples import budget
 
@@ -46,7 +48,10 @@ def test_a_window_full_of_releases_never_passes_the_allowance(
     own = budget(share_milli=share, eps_milli=eps_milli)
     factor = aggregation_share(own, plan_mu=plan_mu, delta=1e-5, releases_per_window=releases)
     assert 0 <= factor <= share / 1000
-    assert releases * (factor * plan_mu) ** 2 <= allowance_mu_squared(own) * (1 + 1e-12)
+    # A hundredth is left for being counted, however many releases there are.
+    assert releases * (factor * plan_mu) ** 2 + allowance_mu_squared(own) / 100 <= allowance_mu_squared(own) * (
+        1 + 1e-12
+    )
 
 
 @given(caps.filter(lambda cap: cap >= 250), st.integers(-9, -4))
@@ -68,9 +73,22 @@ def test_a_cap_at_or_above_the_plans_gives_the_whole_share_and_a_smaller_one_les
     assert aggregation_share(budget(share_milli=1000, eps_milli=2000), **PLAN) == 1.0
     assert aggregation_share(budget(share_milli=400, eps_milli=2000), **PLAN) == 0.4
     halved = aggregation_share(budget(share_milli=1000, eps_milli=500), **PLAN)
-    assert halved == pytest.approx(0.1422 / 0.2681, rel=1e-3)
+    assert halved == pytest.approx(0.1422 / 0.2681 * sqrt(1 - 1 / 100), rel=1e-3)
     four = aggregation_share(budget(share_milli=1000, eps_milli=500), **(PLAN | {"releases_per_window": 4}))
     assert four == pytest.approx(halved / 2)
+
+
+def test_a_cap_of_the_plans_own_epsilon_gives_all_but_half_a_hundredth_of_the_share() -> None:
+    # mu_on_grid(1, 1e-5) is the whole budget of cap and plan alike; sqrt(0.99) = 0.99498743710662.
+    same = PLAN | {"plan_mu": mu_on_grid(1.0, 1e-5)}
+    assert aggregation_share(budget(share_milli=1000, eps_milli=1000), **same) == pytest.approx(0.99498743710662)
+    assert aggregation_share(budget(share_milli=300, eps_milli=1000), **same) == pytest.approx(0.3 * 0.99498743710662)
+
+
+@given(st.floats(0, 10), st.floats(0, 10))
+def test_what_runs_must_leave_is_a_hundredth_or_what_was_counted_already(allowance: float, counted: float) -> None:
+    (kept,) = set_aside(np.array([allowance]), np.array([counted]))
+    assert kept == pytest.approx(allowance / 100 if allowance > 100 * counted else counted)
 
 
 def test_a_cap_below_the_tiers_cannot_take_part() -> None:

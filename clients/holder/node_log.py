@@ -1,0 +1,97 @@
+"""How a SuperNode is doing, read from what it logs: Flower tells nobody else whether it is connected, or why not.
+
+The texts are those of Flower 1.41 and 1.42. One that is not known changes nothing.
+"""
+
+import os
+from pathlib import Path
+from typing import Final
+
+from clients.holder.serve_status import NodeState
+
+ABRUPT_S: Final = 90
+"""SuperLink refuses a node for about 45 s after a connection that broke off; until then a refusal is no news."""
+
+_CONNECTED: Final = ("SuperNode ID:", "Connection successful after")
+_LOST: Final = "Connection attempt failed"
+_BY_ITSELF: Final = "SuperNode terminated gracefully"  # told so by a signature that was not accepted
+_LONGEST_LINE: Final = 1 << 16
+
+# In this order: the first that a line holds counts.
+_REASONS: Final = (
+    ("[code: 2004]", NodeState.KEY_REFUSED),
+    ("certificate has expired", NodeState.CERTIFICATE_EXPIRED),
+    ("certificate is not yet valid", NodeState.CERTIFICATE_EXPIRED),
+    ("certificate is not valid for", NodeState.CERTIFICATE_NAME),
+    ("Hostname mismatch", NodeState.CERTIFICATE_NAME),
+    ("CERTIFICATE_VERIFY_FAILED", NodeState.CERTIFICATE),
+    ("Exit Code: 302", NodeState.KEY_FILE),
+    ("Exit Code: 603", NodeState.CERTIFICATE_FILE),
+    ("address already in use", NodeState.PORT),
+)
+
+
+class NodeWatch:
+    """The state of one SuperNode, from its log file's lines and its ends."""
+
+    def __init__(self, log: Path, *, broke_off_at: int | None) -> None:
+        """From the log's end on. At `broke_off_at` (UTC seconds) an earlier connection ended without a good-bye."""
+        self._log, self._broke_off_at = log, broke_off_at
+        self._read = _size(log)
+        self._partial = b""
+        self._reason: NodeState | None = None
+        self._by_itself = False
+        self.state = NodeState.CONNECTING
+
+    def look(self, *, at: int) -> NodeState:
+        """The state, after what was logged since the last look."""
+        for line in self._new_lines():
+            self._hear(line, at)
+        return self.state
+
+    def ended(self, *, at: int) -> NodeState:
+        """The state, after the SuperNode has ended by itself or was killed; it is started again."""
+        self.look(at=at)
+        was_online = self.state is NodeState.ONLINE
+        if self._reason is not None:
+            self.state = self._reason
+        elif self._by_itself:
+            self.state = NodeState.SIGNATURE_REFUSED
+        else:
+            self.state = NodeState.ENDED
+            if was_online:
+                self._broke_off_at = at
+        self._reason, self._by_itself = None, False
+        return self.state
+
+    def _hear(self, line: str, at: int) -> None:
+        if any(text in line for text in _CONNECTED):
+            self.state, self._broke_off_at = NodeState.ONLINE, None
+        elif _LOST in line:
+            self.state = NodeState.AWAY
+        elif _BY_ITSELF in line:
+            self._by_itself = True
+        elif (reason := next((state for text, state in _REASONS if text in line), None)) is not None:
+            waits = self._broke_off_at is not None and at - self._broke_off_at < ABRUPT_S
+            self._reason = NodeState.WAITING if reason is NodeState.KEY_REFUSED and waits else reason
+
+    def _new_lines(self) -> list[str]:
+        try:
+            with self._log.open("rb") as file:
+                if os.fstat(file.fileno()).st_size < self._read:  # it was cut
+                    self._read, self._partial = 0, b""
+                file.seek(self._read)
+                new = file.read()
+        except OSError:
+            return []
+        self._read += len(new)
+        *lines, self._partial = (self._partial + new).split(b"\n")
+        self._partial = self._partial[-_LONGEST_LINE:]
+        return [line.decode(errors="replace") for line in lines]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
