@@ -127,9 +127,34 @@ def _consent(out: Path, quiet: bool, *, people: int = 25_000, postgresql: str | 
     return _run("consent", consent_rows.TITLE, lambda show: consent_rows.consent(settings, show), out, quiet)
 
 
+@bench.command(epilog="Example: fedcredit bench deployment --nodes 12 --out runs/bench")
+@click.option("--nodes", type=click.IntRange(min=4, max=64), default=8, show_default=True,
+              help="How many data holders run as programs in the larger federation; each takes 300 MB.")  # fmt: skip
+@_out
+@_json
+def deployment(nodes: int, out: Path, as_json: bool) -> None:
+    """Rounds over TLS and what of them is ours, memory of every program, starts, and a run that is killed.
+
+    Registry, SuperLink, and a SuperNode and a worker for each data holder, as `fedcredit up` runs them. About six
+    minutes on 2 cores.
+    """
+    rows = _deployment(out, as_json, nodes=nodes)
+    if as_json:
+        click.echo(rows_json(rows), nl=False)
+
+
+def _deployment(out: Path, quiet: bool, *, nodes: int = 8) -> list[BenchRow]:
+    from experiments.benchmarks import deployment as measured
+    from experiments.benchmarks.deployment_rows import rows_of
+
+    settings = measured.DeploymentSettings(nodes=nodes)
+    return _run("deployment", measured.TITLE, lambda show: rows_of(measured.deployment(settings, show)), out, quiet)
+
+
 BENCHMARKS: dict[str, Callable[[Path, bool], list[BenchRow]]] = {
     "accuracy": _accuracy,
     "consent": _consent,
+    "deployment": _deployment,
     "training": _training,
 }
 

@@ -2,27 +2,37 @@
 
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Executor
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
+from experiments.deployment import DOWN_S, ONLINE_S, deploy
 from experiments.federation import ConsentRegistry, Federation, PublicData
 from experiments.people import Membership, populate
 from experiments.plans import TRAINED_ON, default_plan
+from experiments.program import Program
 from experiments.recipes_by_name import settings_named
+from experiments.registry_at_work import RegistryAtWork
 from experiments.registry_place import RegistryPlace
 from experiments.report.values import DemoResult, RunState, Withdrawal
 from experiments.session import Session
 from experiments.telling import Teller
 from experiments.workers import replay, workers
 from federated.encoder import Encoder
+from federated.plan import recipe_of
 from federated.recipes.base import RecipeName
 from federated.trust import TrustModel
 from privacy.consent.record import Purpose
 from privacy.errors import RefusalCode, RefusalError
 from server.bundle import write_bundle
 from server.coordinator import Outcome
+from server.deploy.flower_run import over_flower
+from server.deploy.runs import Runs
+from server.deploy.settings import Home
+from federated.exclusions import exclusions
 from server.rounds import Progress
 
 # A seeded demo happens at an instant of its own, or it could not be repeated.
@@ -41,6 +51,7 @@ class DemoSettings:
     recipe: RecipeName | None  # None: chosen from public quantities
     trust: TrustModel
     seed: int | None
+    deploy: bool  # as real programs, each party its own, instead of in this process
 
 
 def run_demo(settings: DemoSettings, progress: Progress) -> DemoResult:
@@ -55,7 +66,9 @@ def run_demo(settings: DemoSettings, progress: Progress) -> DemoResult:
     with federation.start_registry() as registry, workers() as pool:
         federation.write_consents(registry, progress, pool)
         federation.settle(pool, progress)
-        with Session(federation.directory, lambda: at) as session:
+    with _at_work(federation, settings) as registry, workers() as pool:
+        # Programs of their own live by the clock; in one process it stands still, so that nothing depends on speed.
+        with Session(federation.directory, time.time if settings.deploy else lambda: at) as session:
             first = _train(federation, registry, session, "first", settings, progress)
             teller = Teller(federation, session, first, progress)
             usual = teller.usual_opacus(pool)
@@ -71,15 +84,28 @@ def run_demo(settings: DemoSettings, progress: Progress) -> DemoResult:
 
     bundle = settings.out / "bundle"
     bundle.mkdir()
-    write_bundle(
-        first, federation.coordinator_key, bundle, encoder=Encoder(data.schema), excludes=result.privacy.excludes
-    )
+    encoder = Encoder(data.schema)
+    excludes = exclusions(first.plan, recipe_of(first.plan, encoder), holders=len(first.holders))
+    write_bundle(first, federation.coordinator_key, bundle, encoder=encoder, excludes=excludes)
     return replace(
         result,
         withdrawal=Withdrawal(1, leaver.holder, before, after),
         consent=replace(result.consent, rows_used_without_consent=used),
         seconds=round(time.monotonic() - started, 1),
     )
+
+
+@contextmanager
+def _at_work(federation: Federation, settings: DemoSettings) -> Iterator[RegistryAtWork]:
+    """The registry as a program of its own; deployed, so are the coordinator's door and every data holder's node."""
+    if not settings.deploy:
+        with federation.start_registry() as registry:
+            yield registry
+        return
+    deploy(federation, epsilon=settings.epsilon, at=int(time.time()))
+    everybody = Program(["up", str(federation.directory)], start_s=ONLINE_S, stop_s=DOWN_S)
+    with everybody, federation.connect_registry() as registry:
+        yield registry
 
 
 def _train(
@@ -90,7 +116,7 @@ def _train(
     settings: DemoSettings,
     progress: Progress,
 ) -> Outcome:
-    federation.sync(registry, session.holders, progress)
+    federation.sync(registry, session.holders, progress, at=int(time.time()) if settings.deploy else None)
     schema = federation.data.schema
     plan = default_plan(
         name,
@@ -104,7 +130,19 @@ def _train(
         trust=settings.trust,
     )
     federation.write_plan(plan)
+    if settings.deploy:
+        home = Home.open(federation.coordinator_directory)
+        tell = partial(_count, progress, f"{name} run over Flower")
+        Runs(home, over_flower, time.time, tell=tell).run()
+    # Of a run that was made over Flower this repeats every release from what each party has kept, and asks nobody
+    # for another: the record must come out the same, byte for byte.
     return session.run(lambda what, done, total: progress(f"{what}, {name} run", done, total))
+
+
+def _count(progress: Progress, title: str, _step: str, done: int, total: int) -> None:
+    """One bar for all steps of a run, of which the first are not counted."""
+    if total:
+        progress(title, done, total)
 
 
 def _who_withdraws(federation: Federation, session: Session, outcome: Outcome) -> Membership:

@@ -44,14 +44,16 @@ WRITTEN = frozenset({MARK, "report.html", "bundle", "federation"})
     default=None,
     help="Repeat the same noise and keys. The result is NOT PRIVATE.",
 )
+@click.option("--deploy", is_flag=True,
+              help="Train over Flower between real programs, one for each party.")  # fmt: skip
 @click.option("--schema", type=click.Path(path_type=Path, exists=True, dir_okay=False), default=None,
               help="Schema of another public table, instead of the embedded data.")  # fmt: skip
 @click.option("--table", type=click.Path(path_type=Path, exists=True, dir_okay=False), default=None,
               help="That table, CSV or CSV.gz.")  # fmt: skip
 @click.option("--json", "as_json", is_flag=True, help="Print report.json instead of the table.")
 def demo(
-    out: Path, holders: int, epsilon: float, recipe: str, trust: str, seed: int | None, schema: Path | None,
-    table: Path | None, as_json: bool,
+    out: Path, holders: int, epsilon: float, recipe: str, trust: str, seed: int | None, deploy: bool,
+    schema: Path | None, table: Path | None, as_json: bool,
 ) -> None:  # fmt: skip
     """Run a whole private federation on real data and write a report.
 
@@ -62,6 +64,12 @@ def demo(
         raise UsageError("--schema and --table go together: give both, or neither for the embedded data.")
     if not math.isfinite(epsilon):
         raise UsageError("--epsilon must be a number above 0; give one, for example 1.")
+
+    if deploy and seed is not None:
+        raise UsageError(
+            "--seed makes a demo that is repeated on a fixed day, and the programs of --deploy live by the clock. Give "
+            "one of them."
+        )
 
     from experiments.demo import DemoSettings, run_demo  # heavy: only when it runs
     from experiments.report.figures import report_json
@@ -76,6 +84,7 @@ def demo(
         recipe=None if recipe == AUTO else RecipeName(recipe),
         trust=TrustModel(trust),
         seed=seed,
+        deploy=deploy,
     )
     with _Bars() as bars, replacing(out) as building:
         result = run_demo(settings, bars.show)

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from clients.holder.keys import HolderKeys
 from clients.holder.node import Holder
+from clients.holder.policy import ANSWERED, own_bundle
 from clients.wallet.wallet import HolderAddress, Wallet
 from experiments.chance import random_bytes
 from experiments.people import Membership, Population
@@ -29,7 +30,7 @@ from federated.plan import RosterEntry, TrainingPlan, sign_plan
 from federated.recipes.base import RecipeName
 from federated.schema import Schema
 from federated.schema_toml import load_schema, parse_schema
-from federated.table import opened, read_table
+from federated.table import read_table, table_texts
 from federated.trust import TrustModel
 from privacy.consent.sealing import LaneKey
 from privacy.consent.signing import SigningKey
@@ -42,6 +43,7 @@ from server.rounds import Progress
 PEOPLE_AT_ONCE = 2_000
 LARGEST_EPSILON = 8.0
 LARGEST_DELTA = 1e-5
+FEWEST_HOLDERS = 2
 FEWEST_PEOPLE = 30
 MOST_OPENINGS_PER_DAY = 1000
 DAY_S = 86_400
@@ -79,7 +81,7 @@ class PublicData:
 
     @classmethod
     def load(cls, schema: Path, table: Path) -> "PublicData":
-        """The data set in a schema file and a CSV or CSV.gz table; a table without keys gets one numbered from 1.
+        """The data set in a schema file and a table of any kind; a table without keys gets one numbered from 1.
 
         MalformedError unless the whole table fits the schema and has outcomes; UsageError for what cannot be opened.
         """
@@ -89,8 +91,8 @@ class PublicData:
                 f"{table.name} has no column {agreed.outcome.column!r}; nothing can be learnt from it."
             )
         text = schema.read_text(encoding="utf-8-sig")
-        with opened(table) as file:
-            header, *lines = (line for line in csv.reader(file, strict=True) if line)
+        with table_texts(table) as (header, rows):
+            lines = list(rows)
         if agreed.subject_column is None:
             text = text.replace('from = "row_number"', 'from = "column"\ncolumn = "person"', 1)
             header = ["person", *header]
@@ -133,6 +135,21 @@ class Federation:
         self.handles = {place: random(32) for place in population.memberships}
 
     @property
+    def coordinator(self) -> str:
+        """The coordinator's name."""
+        return COORDINATOR
+
+    @property
+    def registry_url(self) -> str:
+        """Where data holders and wallets look for the registry."""
+        return self._registry_place.url
+
+    @property
+    def fewest_people(self) -> int:
+        """Below so many permitted people a data holder sits a run out."""
+        return self._fewest_people
+
+    @property
     def coordinator_directory(self) -> Path:
         """Where the coordinator keeps everything."""
         return self.directory / "coordinator"
@@ -150,6 +167,11 @@ class Federation:
         return RegistryAtWork(
             self.registry_directory, public_key=self.registry_key.public, ca=self._registry_place.certificate.decode()
         )
+
+    def connect_registry(self) -> RegistryAtWork:
+        """The consent registry where the data holders look for it, which runs already."""
+        certificate = self._registry_place.certificate.decode()
+        return RegistryAtWork(self.registry_url, public_key=self.registry_key.public, ca=certificate)
 
     def address(self, holder: str) -> HolderAddress:
         """Where consent records for one data holder go."""
@@ -224,10 +246,15 @@ class Federation:
         signed = sign_plan(plan, self.coordinator_key)
         write_whole(self.coordinator_directory / "plan.json", msgspec.json.encode(signed))
 
-    def sync(self, registry: ConsentRegistry, holders: Mapping[str, Holder], progress: Progress) -> None:
-        """Let every data holder download and verify its lane, and give the coordinator the newest checkpoints."""
+    def sync(
+        self, registry: ConsentRegistry, holders: Mapping[str, Holder], progress: Progress, *, at: int | None = None
+    ) -> None:
+        """Let every data holder download and verify its lane, and give the coordinator the newest checkpoints.
+
+        `at` is None where the federation's clock stands still.
+        """
         for done, holder in enumerate(holders.values(), start=1):
-            holder.lane.sync(registry, at=self.at)
+            holder.lane.sync(registry, at=self.at if at is None else at)
             progress("lanes synced", done, len(holders))
         checkpoints = {holder: registry.checkpoint(holder) for holder in self.population.holders}
         write_whole(self.coordinator_directory / "checkpoints.json", msgspec.json.encode(checkpoints, order="sorted"))
@@ -277,6 +304,7 @@ class Federation:
             write_whole(directory / CERTIFICATES, self._registry_place.certificate)
         recipes = ", ".join(f'"{name.value}"' for name in RecipeName)
         trust_models = ", ".join(f'"{trust.value}"' for trust in TrustModel)
+        purposes = ", ".join(f'"{purpose.value}"' for purpose in ANSWERED)
         peers = "\n".join(
             f'{name} = "{keys.identity.public.hex()}"' for name, keys in self._holder_keys.items() if name != holder
         )
@@ -302,14 +330,19 @@ side_door = ""
 
 [policy]
 coordinator = "{COORDINATOR}"
-coordinator_key = "{self.coordinator_key.public.hex()}"
+coordinator_keys = ["{self.coordinator_key.public.hex()}"]
+bundles = ["{own_bundle()}"]
+purposes = [{purposes}]
 recipes = [{recipes}]
 trust_models = [{trust_models}]
 largest_epsilon = {LARGEST_EPSILON}
 largest_delta = {LARGEST_DELTA}
+fewest_holders = {FEWEST_HOLDERS}
 fewest_people = {self._fewest_people}
 most_people = {len(self.data.lines)}
 most_openings_per_day = {MOST_OPENINGS_PER_DAY}
+hours = "00:00-24:00"
+answer_within_s = 300
 clock_skew_s = 120
 longest_lane_age_s = {LONGEST_LANE_AGE_S}
 sync_every_s = {SYNC_EVERY_S}

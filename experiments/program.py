@@ -17,8 +17,9 @@ RUN = (sys.executable, "-c", "from federated.cli import main; main()")
 class Program:
     """A `fedcredit` command that serves and says `listening on URL` once it does."""
 
-    def __init__(self, arguments: Sequence[str]) -> None:
-        """Start it and wait until it listens. RefusalError with its own words if it does not."""
+    def __init__(self, arguments: Sequence[str], *, start_s: float = START_S, stop_s: float = STOP_S) -> None:
+        """Start it and wait until it listens. RefusalError with its own words if it does not within `start_s`."""
+        self._start_s, self._stop_s = start_s, stop_s
         # Into a file: a pipe that nobody reads would stop a program that has much to say.
         self._said = tempfile.TemporaryFile("w+")  # noqa: SIM115 (closed with the program)
         self._process = subprocess.Popen([*RUN, *arguments], stdout=subprocess.PIPE, stderr=self._said, text=True)
@@ -33,7 +34,7 @@ class Program:
         """Ask it to end, and wait: it answers what is under way first."""
         self._process.terminate()
         try:
-            self._process.communicate(timeout=STOP_S)
+            self._process.communicate(timeout=self._stop_s)
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.communicate()
@@ -47,7 +48,7 @@ class Program:
 
     def _listening(self, name: str) -> str:
         output = self._process.stdout
-        end = time.monotonic() + START_S
+        end = time.monotonic() + self._start_s
         while output is not None and time.monotonic() < end:
             if select.select([output], [], [], 0.2)[0]:
                 line = output.readline()

@@ -17,11 +17,14 @@ from privacy.errors import TamperingError
 class RegistryAtWork:
     """A registry process over its directory, asked over TLS."""
 
-    def __init__(self, directory: Path, *, public_key: bytes, ca: str | None) -> None:
-        """Start it and wait until it listens; `ca` is its certificate in PEM. RefusalError if it does not."""
+    def __init__(self, place: Path | str, *, public_key: bytes, ca: str | None) -> None:
+        """Start the one of a directory and wait until it listens, or ask the one that runs at a URL.
+
+        `ca` is its certificate in PEM. RefusalError if it does not start.
+        """
         self._public_key = public_key
-        self._program = Program(["registry", "serve", str(directory)])
-        self.url = self._program.url
+        self._program = Program(["registry", "serve", str(place)]) if isinstance(place, Path) else None
+        self.url = str(place) if self._program is None else self._program.url
         self._client = RegistryClient(self.url, ca=ca)
 
     def append(self, lane: str, submissions: Sequence[Submission]) -> None:
@@ -42,9 +45,10 @@ class RegistryAtWork:
         return self._client.entries(lane, start, stop)
 
     def close(self) -> None:
-        """Stop it: it answers what is under way, and ends."""
+        """Stop it if it was started here: it answers what is under way, and ends."""
         self._client.close()
-        self._program.close()
+        if self._program is not None:
+            self._program.close()
 
     def __enter__(self) -> "RegistryAtWork":
         return self

@@ -41,11 +41,12 @@ from federated.rows import EncodedRows
 from federated.schema import Schema
 from federated.scorecard import Scorecard
 from federated.trust import TrustModel, told
-from privacy.accounting import epsilon_of, mu_of
+from privacy.accounting import epsilon_of
 from privacy.consent.record import Purpose
 from privacy.errors import MalformedError
 from privacy.noise import SecureNoise, SeededNoise
 from server.coordinator import Outcome
+from federated.exclusions import exclusions
 from server.rounds import Progress
 
 CUT_OFF = 600.0
@@ -208,39 +209,10 @@ class Teller:
 
     def _excludes(self) -> tuple[str, ...]:
         """What epsilon and delta do not cover, as whole sentences."""
-        privacy = self._outcome.plan.privacy
-        mu = mu_of(privacy.epsilon, privacy.delta)
-        mu_of_both = math.sqrt(2) * mu
         return (
-            *self._recipe.excludes(),
-            *self._colluders(mu),
-            "whether a data holder takes part at all, which tells that it has at least the fewest people planned",
-            "whether somebody in a release has since withdrawn: it is then not sent again, which whoever repeats the "
-            "instruction can see",
-            "who is erased and linked again: they begin with a new budget, and what was spent before stands under a "
-            "number that leads nowhere",
-            "a data holder's single updates once its identity key is known to somebody who kept the masked ones",
-            "how the schema's characteristics were chosen: those of the embedded schemas on the published rows, "
-            "held-out people included",
-            "each run is a release of its own: after this demo's second run, people used in both have spent up to "
-            f"epsilon {epsilon_of(mu_of_both, privacy.delta):.2f}, within the cap of each",
+            *exclusions(self._outcome.plan, self._recipe, holders=len(self._outcome.holders)),
+            "the embedded schemas: their characteristics were chosen on the published rows, held-out people included",
             "the baselines and the exact figures beside the released ones: only public data allow them",
-        )
-
-    def _colluders(self, mu: float) -> tuple[str, ...]:
-        """What data holders know of the noise that they added themselves, where it is one noise for all."""
-        plan, holders = self._outcome.plan, len(self._outcome.holders)
-        if plan.trust is not TrustModel.SHARED_NOISE or not self._adds_noise:
-            return ()
-        if plan.dropouts_tolerated:
-            return (
-                f"more than {plan.dropouts_tolerated} of the {holders} data holders that leave in one round, or tell "
-                "others what noise they added themselves",
-            )
-        inside = epsilon_of(mu * math.sqrt(holders / (holders - 1)), plan.privacy.delta)
-        return (
-            f"noise that a data holder added itself and can subtract again: against one of the {holders} in this run, "
-            f"curious and alone, epsilon is {inside:.2f}",
         )
 
     def _applicants(self, scores: Scores) -> tuple[ApplicantScore, ...]:

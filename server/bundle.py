@@ -4,28 +4,68 @@ import hashlib
 import math
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from federated.encoder import Encoder
 from federated.files import write_whole
 from federated.metrics import ScoreHistogram
-from federated.model import LinearModel
-from federated.plan import recipe_of
+from federated.model import LinearModel, Model
+from federated.plan import TrainingPlan, recipe_of
 from federated.recipes.base import Recipe
 from federated.scorecard import Scorecard
 from federated.trust import Aggregation, TrustModel, told
 from privacy.consent.signing import PayloadType, SigningKey
 from privacy.errors import MalformedError
 from server.calibration import Calibration
-from server.coordinator import Outcome, canonical, model_document
+from server.coordinator import canonical, model_document
 
 MANIFEST = "MANIFEST.json"
 SIGNATURE = "MANIFEST.sig"
 
 
+class Publishable(Protocol):
+    """What a bundle is made of: the outcome of a run, at once or from what it has left."""
+
+    @property
+    def plan(self) -> TrainingPlan:
+        """The plan that was run."""
+        ...
+
+    @property
+    def plan_digest(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def model(self) -> Model:
+        """The model as it was trained."""
+        ...
+
+    @property
+    def scorecard(self) -> Scorecard | None:
+        """Its scorecard, if it is a sum over characteristics."""
+        ...
+
+    @property
+    def calibration(self) -> Calibration | None:
+        """How the scorecard's probabilities were set."""
+        ...
+
+    @property
+    def released(self) -> ScoreHistogram | None:
+        """What was released about held-out people."""
+        ...
+
+    @property
+    def deviation(self) -> float | None:
+        """Standard deviation of the noise in each of its counts."""
+        ...
+
+
 def write_bundle(
-    outcome: Outcome, key: SigningKey, directory: Path, *, encoder: Encoder, excludes: tuple[str, ...]
+    outcome: Publishable, key: SigningKey, directory: Path, *, encoder: Encoder, excludes: tuple[str, ...]
 ) -> None:
     """Write the bundle of a finished run to `directory`, which must exist. Nothing in it names a person or a lane.
 
@@ -71,7 +111,7 @@ def write_bundle(
     write_whole(directory / SIGNATURE, signature)  # last: a bundle without it is not whole
 
 
-def _privacy(outcome: Outcome, recipe: Recipe, excludes: tuple[str, ...]) -> Mapping[str, object]:
+def _privacy(outcome: Publishable, recipe: Recipe, excludes: tuple[str, ...]) -> Mapping[str, object]:
     plan, privacy = outcome.plan, outcome.plan.privacy
     return {
         "epsilon": privacy.epsilon,

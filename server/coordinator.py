@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Self
 
 import msgspec
 
@@ -14,7 +15,7 @@ from federated.files import write_whole
 from federated.messages import Opening
 from federated.metrics import ScoreHistogram
 from federated.model import LinearModel, Model, NetworkModel
-from federated.plan import SignedPlan, TrainingPlan, read_plan, recipe_of
+from federated.plan import SignedPlan, TrainingPlan, read_plan, recipe_of, run_id
 from federated.recipes.base import Recipe
 from federated.releases import scale_of
 from federated.schema import Schema
@@ -27,10 +28,37 @@ from privacy.noise import NoiseSource, SecureNoise, SeededNoise
 from server.calibration import Calibration, calibration_from
 from server.memory import BegunRun, LedgerMarks
 from server.plan_checks import checked_stages
-from server.rounds import Plan, Progress, Run
+from server.rounds import UNOBSERVED, Observer, Plan, Progress, Run
 from server.sums import Release
 
 RECORD = "run.json"
+MEASURED = "measured.json"
+
+
+@dataclass(frozen=True, slots=True)
+class Pinned:
+    """What a run is of: a signed plan, and the lane heads it is pinned to."""
+
+    signed: SignedPlan
+    checkpoints: dict[str, str]
+
+    @classmethod
+    def current(cls, directory: Path) -> Self:
+        """The plan and the checkpoints that lie in the coordinator's directory. MalformedError if they cannot be read.
+
+        Nothing in them is verified yet.
+        """
+        try:
+            signed = msgspec.json.decode((directory / "plan.json").read_bytes(), type=SignedPlan)
+            checkpoints = msgspec.json.decode((directory / "checkpoints.json").read_bytes(), type=dict[str, str])
+        except (OSError, ValueError, msgspec.DecodeError) as error:
+            raise _unreadable() from error
+        return cls(signed, checkpoints)
+
+    @property
+    def run(self) -> str:
+        """The run's name."""
+        return run_id(self.signed, self.checkpoints)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,22 +99,21 @@ class Outcome:
 class Coordinator:
     """One coordinator: its key, the schema, the signed plan and the checkpoints that the next run is pinned to."""
 
-    def __init__(self, directory: Path) -> None:
-        """MalformedError or TamperingError if a file cannot be read or the plan is not signed by the key.
+    def __init__(self, directory: Path, *, pinned: Pinned | None = None, schema: Path | None = None) -> None:
+        """`pinned` is the run to be made, by default of the plan in the directory; `schema` is the schema's file there.
 
-        MalformedError too for a plan whose sums fit no grid, or whose noise does not cover what it promises.
+        MalformedError or TamperingError if a file cannot be read or the plan is not signed by the key. MalformedError
+        too for a plan whose sums fit no grid, or whose noise does not cover what it promises.
         """
         self._directory = directory
         try:
             self.key = SigningKey.from_seed((directory / "coordinator.key").read_bytes())
-            self.signed = msgspec.json.decode((directory / "plan.json").read_bytes(), type=SignedPlan)
-            self.checkpoints = msgspec.json.decode((directory / "checkpoints.json").read_bytes(), type=dict[str, str])
-        except (OSError, ValueError, MalformedError, msgspec.DecodeError) as error:
-            raise MalformedError(
-                "The coordinator's key, plan or checkpoints cannot be read. The coordinator should write the plan anew."
-            ) from error
+        except (OSError, MalformedError) as error:
+            raise _unreadable() from error
+        pinned = pinned or Pinned.current(directory)
+        self.signed, self.checkpoints = pinned.signed, pinned.checkpoints
         self._marks = LedgerMarks(directory)
-        self.schema: Schema = load_schema(directory / "schema.toml")
+        self.schema: Schema = load_schema(schema or directory / "schema.toml")
         self.encoder = Encoder(self.schema)
         self.plan = read_plan(self.signed, self.key.public)
         self.recipe: Recipe = recipe_of(self.plan, self.encoder)
@@ -103,7 +130,9 @@ class Coordinator:
         marks = self._marks.of(entry.holder for entry in self.plan.roster)
         return Opening(self.signed.payload, self.signed.signature, self.checkpoints, marks)
 
-    def run(self, channel: Channel, progress: Progress, *, deadline_s: float) -> Outcome:
+    def run(
+        self, channel: Channel, progress: Progress, *, deadline_s: float, observer: Observer = UNOBSERVED
+    ) -> Outcome:
         """Open, train, publish a scorecard, measure it; write the outcome under `runs/` when all of it is there."""
         run = Run.open(
             Plan(self.plan, self.signed, self.recipe, self._stages),
@@ -113,6 +142,7 @@ class Coordinator:
             begun=partial(BegunRun, self._directory),
             marks=self._marks,
             noise=self._noise,
+            observer=observer,
         )
         trained = run.train(progress)
         scorecard, released, deviation, calibration, releases = None, None, None, None, trained.releases
@@ -166,6 +196,7 @@ class Coordinator:
         write_whole(directory / "model.json", model_document(outcome.model))
         if outcome.scorecard is not None:
             write_whole(directory / "scorecard.json", outcome.scorecard.to_json())
+            write_whole(directory / MEASURED, measured_document(outcome))
         write_whole(directory / RECORD, content)  # last: its presence says that the run is whole
 
 
@@ -184,6 +215,32 @@ def _recorded(release: Release) -> dict[str, object]:
         "left_out": dict(release.left_out),
         "unhelpful": dict(release.unhelpful),
     }
+
+
+def _unreadable() -> MalformedError:
+    return MalformedError(
+        "The coordinator's key, plan or checkpoints cannot be read. The coordinator should write the plan anew."
+    )
+
+
+def measured_document(outcome: Outcome) -> bytes:
+    """What was measured of the scorecard, in canonical JSON, each number in its shortest exact form.
+
+    MalformedError for an outcome without a scorecard.
+    """
+    calibration, released = outcome.calibration, outcome.released
+    if calibration is None or released is None or outcome.deviation is None:
+        raise MalformedError("Only a scorecard can be measured. The coordinator should choose a recipe that gives one.")
+    return canonical(
+        {
+            "bads": released.bads.tolist(),
+            "deviation": outcome.deviation,
+            "edges": released.edges.tolist(),
+            "goods": released.goods.tolist(),
+            "intercept": calibration.intercept,
+            "slope": calibration.slope,
+        }
+    )
 
 
 def canonical(value: object) -> bytes:

@@ -3,11 +3,12 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from typing import Final, Protocol
 
 import numpy as np
 
 from federated.channel import Channel
-from federated.messages import Instruction, Letter, Measurement, Opening
+from federated.messages import Instruction, Letter, Measurement, Opening, digest_of
 from federated.metrics import ScoreHistogram
 from federated.model import Model
 from federated.plan import SignedPlan, TrainingPlan, run_id
@@ -19,9 +20,48 @@ from server.calibration import BaseRate
 from server.cohort import Beginning, Cohort
 from server.memory import BegunRun, LedgerMarks
 from server.stage import Stage
-from server.sums import Release, Sums
+from server.sums import Release, Summed, Sums
 
 Progress = Callable[[str, int, int], None]  # what, done, of how many
+
+
+class Observer(Protocol):
+    """Watches a run, step by step. What it raises ends the run, which can be gone on with."""
+
+    def begins(self, run: str, stages: Sequence[Stage]) -> None:
+        """Before anybody is asked to join the run."""
+        ...
+
+    def opened(self, cohort: Cohort) -> None:
+        """It is settled who takes part."""
+        ...
+
+    def asks(self, stage: Stage, instruction: bytes) -> None:
+        """Before anybody is asked for a release. `instruction` is the digest of what everybody is asked."""
+        ...
+
+    def summed(self, stage: Stage, summed: Summed) -> None:
+        """A release is added up and kept."""
+        ...
+
+
+class Unobserved:
+    """For a run that nobody watches."""
+
+    def begins(self, run: str, stages: Sequence[Stage]) -> None:
+        """Nothing."""
+
+    def opened(self, cohort: Cohort) -> None:
+        """Nothing."""
+
+    def asks(self, stage: Stage, instruction: bytes) -> None:
+        """Nothing."""
+
+    def summed(self, stage: Stage, summed: Summed) -> None:
+        """Nothing."""
+
+
+UNOBSERVED: Final = Unobserved()
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,8 +98,8 @@ class Plan:
 class Run:
     """One run of a plan over a channel, begun: who takes part is settled, and each stage does without who is away."""
 
-    def __init__(self, plan: Plan, cohort: Cohort, sums: Sums) -> None:
-        self._plan, self._sums = plan, sums
+    def __init__(self, plan: Plan, cohort: Cohort, sums: Sums, observer: Observer = UNOBSERVED) -> None:
+        self._plan, self._sums, self._observer = plan, sums, observer
         self.cohort = cohort
 
     @classmethod
@@ -73,6 +113,7 @@ class Run:
         begun: Callable[[str], BegunRun],
         marks: LedgerMarks,
         noise: Callable[[int], NoiseSource],
+        observer: Observer = UNOBSERVED,
     ) -> "Run":
         """Send the plan and the pinned lane heads to every node; those who check and accept are the cohort.
 
@@ -81,6 +122,7 @@ class Run:
         """
         run = run_id(plan.signed, checkpoints)
         answers = Answers(run, {entry.holder: entry.identity for entry in plan.terms.roster})
+        observer.begins(run, plan.stages)
         kept = begun(run)
         beginning = Beginning(plan.terms, len(plan.stages), answers, kept, marks)
         opening = Letter(Opening(plan.signed.payload, plan.signed.signature, checkpoints, marks.of(answers.identities)))
@@ -92,7 +134,8 @@ class Run:
             if cohort.deliveries is not None:
                 cohort.deliveries.bring()
 
-        return cls(plan, cohort, Sums(plan.terms, cohort, exchange, answers, kept, marks, noise, look))
+        observer.opened(cohort)
+        return cls(plan, cohort, Sums(plan.terms, cohort, exchange, answers, kept, marks, noise, look), observer)
 
     def train(self, progress: Progress) -> Trained:
         """All rounds of the recipe. RefusalError as soon as too few data holders are left in one."""
@@ -100,7 +143,7 @@ class Run:
         state, releases = recipe.start(), []
         for stage in self._plan.stages[: recipe.rounds]:
             header = Instruction(self.cohort.run, stage.number, list(self.cohort.members))
-            summed = self._sums.of(stage, Letter(header, recipe.instruction(state)))
+            summed = self._summed(stage, Letter(header, recipe.instruction(state)))
             state = recipe.advance(state, summed.total, contributors=summed.contributors)
             releases.append(summed.release)
             progress("training", stage.number, recipe.rounds)
@@ -110,7 +153,7 @@ class Run:
         """The noisy score histogram of the held-out people who agreed to it, summed over the cohort."""
         stage = self._plan.stages[-1]
         header = Measurement(self.cohort.run, list(self.cohort.members), scorecard)
-        summed = self._sums.of(stage, Letter(header))
+        summed = self._summed(stage, Letter(header))
         counts, (heads, bads) = summed.total[:-2], summed.total[-2:] / BASE_RATE_SCALE
         edges = measurement_edges(self._plan.terms)
         goods_by_band, bads_by_band = np.split(counts, 2)
@@ -120,6 +163,12 @@ class Run:
             deviation=summed.deviation,
             release=summed.release,
         )
+
+    def _summed(self, stage: Stage, letter: Letter) -> Summed:
+        self._observer.asks(stage, digest_of(letter))
+        summed = self._sums.of(stage, letter)
+        self._observer.summed(stage, summed)
+        return summed
 
 
 def no_progress(what: str, done: int, total: int) -> None:

@@ -1,5 +1,6 @@
 """One release summed over the data holders that make it. Who does not is left out of it, named, and free to return."""
 
+import hashlib
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -53,6 +54,11 @@ class Summed:
     contributors: int
     deviation: float
     release: Release
+
+    @property
+    def digest(self) -> str:
+        """SHA-256 of the numbers (little-endian float64), in hex."""
+        return hashlib.sha256(self.total.astype("<f8").tobytes()).hexdigest()
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,11 @@ settings.register_profile("project", derandomize=True, deadline=None)
 settings.load_profile("project")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """The table of what a deployment withstands is written by its own tests."""
+    parser.addoption("--write-withstand", action="store_true", help="write tests/deployment/WITHSTAND.md anew")
+
+
 @pytest.fixture
 def ready(tmp_path: Path) -> Iterator[Ready]:
     made = ready_in(tmp_path / "federation")

@@ -20,7 +20,11 @@ BANNED = re.compile(
     r"(?:^|_)(psi|pdo|sigma|user|customer_data|applicant_data|blacklist|whitelist|master|slave|max_grad_norm|"
     r"sample_rate|accountant_state|feature|features)(?:_|$)"
 )
-MAY_SAY = {"max_grad_norm": "federated/recipes/opacus_fedavg.py"}  # Opacus' own keyword
+# Opacus' and Flower's own keywords.
+MAY_SAY = {
+    "max_grad_norm": "federated/recipes/opacus_fedavg.py",
+    "master_secret": "federated/flower_tasks.py",
+}
 
 
 def test_there_are_sources_to_check() -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from tests.readme_walk import Walk
+
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 BIN = Path(sys.executable).parent
@@ -23,20 +25,21 @@ HERE = {
     "--table experiments/data/south_german/data.csv.gz --holders 3 --out runs/south-german",
     "fedcredit train runs/demo/federation",
 }
-FLOWER = ("flower-", "flwr ", "export FLWR_HOME=")  # tests/test_flower_deployment.py
 ELSEWHERE = {
     "make test": "it runs this very test",
     "make bench": "tests/experiments/test_benchmarks.py",
 }
 
 
-WALK = re.search(r"## Say yes, say no, look it up\n.*?(?=\n## )", README, flags=re.DOTALL)
-"""Its commands are run in order by tests/test_readme_consent.py."""
+# Their commands are run in order by tests/test_readme_consent.py and tests/test_readme_deploy.py.
+WALKS = ("Say yes, say no, look it up", "Run it for real")
 
 
 def _commands() -> list[str]:
-    assert WALK is not None
-    blocks = re.findall(r"```console\n(.*?)```", README.replace(WALK.group(), ""), flags=re.DOTALL)
+    rest = README
+    for title in WALKS:
+        rest = rest.replace(Walk(title).text, "")
+    blocks = re.findall(r"```console\n(.*?)```", rest, flags=re.DOTALL)
     lines = "".join(blocks).replace("\\\n", "").splitlines()
     return [re.sub(r"\s+", " ", line.removeprefix("$ ")) for line in lines if line.startswith("$ ")]
 
@@ -64,18 +67,9 @@ def _shape(text: str) -> list[str]:
 
 
 def test_every_command_of_the_readme_is_run_by_a_test() -> None:
-    commands = [command for command in _commands() if not command.startswith(FLOWER)]
+    commands = _commands()
     assert len(commands) >= 7
     assert sorted(commands) == sorted([*HERE, *ELSEWHERE])
-
-
-def test_flower_is_started_as_the_deployment_test_starts_it() -> None:
-    commands = [command for command in _commands() if command.startswith(FLOWER)]
-    assert len(commands) == 4
-    sources = ("test_flower_deployment.py", "app_copy.py")
-    deployment = "".join((ROOT / "tests" / name).read_text(encoding="utf-8") for name in sources)
-    for part in re.findall(r"flower-[a-z]+|(?<= )--[a-z-]+|FLWR_[A-Z_]+|[a-z]+-directory", " ".join(commands)):
-        assert part in deployment, part
 
 
 def test_make_test_is_what_runs_these_tests() -> None:

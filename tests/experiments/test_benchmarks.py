@@ -243,8 +243,8 @@ def test_the_group_alone_runs_everything(monkeypatch: pytest.MonkeyPatch, tmp_pa
     done = CliRunner().invoke(bench_cli.bench, ["--out", str(tmp_path), "--json"])
     assert done.exit_code == 0, done.output
     told = json.loads(done.stdout)
-    assert sorted(told) == ["accuracy", "consent", "training"]
-    assert [[row["met"] for row in rows] for rows in told.values()] == [[False]] * 3
+    assert sorted(told) == ["accuracy", "consent", "deployment", "training"]
+    assert [[row["met"] for row in rows] for rows in told.values()] == [[False]] * 4
 
 
 def test_help_has_an_example_and_options_in_the_wrong_place_are_told() -> None:

@@ -58,6 +58,7 @@ def demo(
         recipe=recipe,
         trust=trust,
         seed=seed,
+        deploy=False,
     )
     return Demo(run_demo(settings, no_progress), out)
 

@@ -23,7 +23,7 @@ from tests.ready import HOLDERS, Ready, state_of
 def test_a_run_leaves_its_model_scorecard_and_record(ready: Ready) -> None:
     outcome = ready.run()
     directory = ready.federation.coordinator_directory / "runs" / outcome.run
-    assert {path.name for path in directory.iterdir()} == {"model.json", "scorecard.json", "run.json"}
+    assert {path.name for path in directory.iterdir()} == {"model.json", "scorecard.json", "measured.json", "run.json"}
     model = json.loads((directory / "model.json").read_bytes())
     assert isinstance(outcome.model, LinearModel)
     assert np.array_equal(model["coefficients"], outcome.model.coefficients)
