@@ -25,7 +25,7 @@ from federated.messages import Header, Joined, Letter, Opening, Refused
 from privacy.errors import FedcreditError, RefusalCode, RefusalError
 
 SERVING, SECRET, BEGUN = "serving", "superexec.secret", "begun"
-POLL_S: Final = 0.1
+POLL_S: Final = 0.25
 PATIENCE_S: Final = 2.0
 """How long the SuperNode is asked again before anything else is looked at; it may be starting anew."""
 

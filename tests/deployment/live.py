@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -46,6 +46,7 @@ class Live:
     federation: Federation
     faults: dict[str, Path] = field(default_factory=dict)  # of a party's programs, from their next start on
     supervisor: Supervisor | None = None
+    path: tuple[Path, ...] = ()  # more places that programs import from, before all others
     _plans: int = 0
 
     @classmethod
@@ -200,11 +201,11 @@ class Live:
 
     def begin(self, *arguments: str, fault: str | None = None) -> "subprocess.Popen[str]":
         """A `fedcredit coordinator` command under way; whoever calls waits for it. `fault` is as in `plant`."""
-        environment = dict(os.environ)
+        environment = os.environ | self._environment(None)
         if fault is not None:
             path = self.directory / "fault-run.py"
             path.write_text(fault, encoding="utf-8")
-            environment |= _with_fault(path)
+            environment |= self._environment(path)
         name, *rest = arguments
         return subprocess.Popen(
             [FEDCREDIT, "coordinator", name, "--directory", str(self.coordinator), *rest],
@@ -263,14 +264,15 @@ class Live:
                     assert holder.rows_used_without_consent(run, commitments) == 0
 
     def _deployment(self) -> Deployment:
-        environments: Mapping[str, Mapping[str, str]] = {
-            party: _with_fault(path) for party, path in self.faults.items()
-        }
+        parties = ("registry", "coordinator", *self.names)
+        environments = {party: self._environment(self.faults.get(party)) for party in parties}
         return Deployment(self.directory, sync=False, environments=environments)
 
-
-def _with_fault(path: Path) -> dict[str, str]:
-    return {"PYTHONPATH": os.pathsep.join([str(PLANTED), str(ROOT)]), "PLANTED_FAULT": str(path)}
+    def _environment(self, fault: Path | None) -> dict[str, str]:
+        """What a program's environment has more; the code is this tree's, wherever else it is installed."""
+        path = [*self.path, *([] if fault is None else [PLANTED]), ROOT]
+        planted = {} if fault is None else {"PLANTED_FAULT": str(fault)}
+        return {"PYTHONPATH": os.pathsep.join(map(str, path)), **planted}
 
 
 def _one_round(schema: Schema) -> RecipeSettings:
