@@ -136,7 +136,7 @@ def deployment(nodes: int, out: Path, as_json: bool) -> None:
     """Rounds over TLS and what of them is ours, memory of every program, starts, and a run that is killed.
 
     Registry, SuperLink, and a SuperNode and a worker for each data holder, as `fedcredit up` runs them. About six
-    minutes on 2 cores.
+    minutes on 2 cores that do nothing else.
     """
     rows = _deployment(out, as_json, nodes=nodes)
     if as_json:

@@ -43,7 +43,7 @@ class Small:
     ten_rounds: work.Ran
     door: work.Door
     short: work.Ran
-    until_killed_s: float
+    killed: work.Killed
     resumed: work.Ran
 
 
@@ -119,9 +119,9 @@ def _small(bed: Bed, settings: DeploymentSettings) -> Small:
         bed.plan(SHORT, "uninterrupted")
         short = work.run(bed)
         bed.plan(SHORT, "killed")
-        until_killed_s = work.run_killed(bed)
+        killed = work.run_killed(bed)
         resumed = work.run(bed, resume=True)
-    return Small(starts, up_s, idle, ten_rounds, door, short, until_killed_s, resumed)
+    return Small(starts, up_s, idle, ten_rounds, door, short, killed, resumed)
 
 
 def _large(bed: Bed, settings: DeploymentSettings) -> Large:

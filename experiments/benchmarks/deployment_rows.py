@@ -9,10 +9,12 @@ from experiments.benchmarks.deployment_memory import PROGRAMS, is_shared_out
 from experiments.benchmarks.deployment_times import (
     EACH_RELEASE,
     Split,
+    asked_again,
     bytes_each,
     per_further_holder,
     resume_overhead_s,
 )
+from experiments.benchmarks.deployment_work import Ran
 from experiments.benchmarks.rows import BenchRow, Peer
 
 MOST_OURS_PERCENT: Final = 5.0
@@ -42,7 +44,7 @@ def _round_rows(small: Small, peer: InProcess) -> Iterator[BenchRow]:
     how = (
         f"fixed_hessian, 10 rounds and the measurement with masks, {exchanges} exchanges: joining, dealing, delivery, "
         f"then each release and the taking off of its masks; {peer.holders} data holders, {peer.people:,} people each, "
-        f"TLS on loopback; {os.cpu_count()} cores, {LOAD}"
+        f"TLS on loopback; {_busy(ran)}, {LOAD}"
     )
     yield BenchRow(
         "ten rounds: `coordinator run` from start to end", ran.process_s, "s", how,
@@ -91,15 +93,20 @@ def _start_rows(small: Small) -> Iterator[BenchRow]:
 
 def _resume_rows(small: Small) -> Iterator[BenchRow]:
     overhead = resume_overhead_s(
-        until_killed_s=small.until_killed_s, resumed_s=small.resumed.process_s, uninterrupted_s=small.short.process_s
+        until_killed_s=small.killed.process_s, resumed_s=small.resumed.process_s, uninterrupted_s=small.short.process_s
     )
     how = (
         f"sufficient_statistics, {len(small.short.times.asked)} exchanges, {small.short.process_s:.1f} s if left "
-        f"alone; killed (SIGKILL) after {small.until_killed_s:.1f} s, when half of its releases were summed, and gone "
-        f"on with for {small.resumed.process_s:.1f} s. A difference of three times, each with some polls of 3 s in it; "
+        f"alone; killed (SIGKILL) after {small.killed.process_s:.1f} s, when half of its releases were summed, and "
+        f"gone on with for {small.resumed.process_s:.1f} s. A difference of three times, each with some polls of 3 s "
+        f"in it: less than an exchange is chance; load average {small.short.load:.1f}, then {small.resumed.load:.1f}; "
         f"{LOAD}"
     )
     yield BenchRow("a killed run resumed, beyond the same run left alone", overhead, "s", how)
+    again = asked_again(
+        summed=small.killed.summed, resumed=len(small.resumed.times.asked), uninterrupted=len(small.short.times.asked)
+    )
+    yield BenchRow("a killed run resumed: exchanges asked once more", float(again), "exchanges", how)
 
 
 def _memory_rows(small: Small) -> Iterator[BenchRow]:
@@ -123,8 +130,8 @@ def _memory_rows(small: Small) -> Iterator[BenchRow]:
 
 def _large_rows(small: Small, large: Large) -> Iterator[BenchRow]:
     how = (
-        f"{large.holders} SuperNodes and workers on {os.cpu_count()} cores, sufficient_statistics, "
-        f"{len(large.short.times.asked)} exchanges; the peer is the same with three. {LOAD.capitalize()}"
+        f"{large.holders} SuperNodes and workers, sufficient_statistics, {len(large.short.times.asked)} exchanges, "
+        f"{_busy(large.short)}; the peer is the same with three, {_busy(small.short)}. {LOAD.capitalize()}"
     )
     many = f"{large.holders} data holders as programs"
     yield BenchRow(f"{many}: one exchange", large.short.times.exchange_s, "s", how,
@@ -187,6 +194,10 @@ def _in_process_rows(found: Found) -> Iterator[BenchRow]:
         f"{few.alone.most_bytes / KIB:.0f} and {fewer_rows.alone.most_bytes / KIB:.0f} KiB; {alone}",
         target=ROWS_TIMES, higher_is_better=False,
     )  # fmt: skip
+
+
+def _busy(ran: Ran) -> str:
+    return f"{os.cpu_count()} cores, load average {ran.load:.1f}"
 
 
 def _kind() -> str:

@@ -176,6 +176,14 @@ def resume_overhead_s(*, until_killed_s: float, resumed_s: float, uninterrupted_
     return until_killed_s + resumed_s - uninterrupted_s
 
 
+def asked_again(*, summed: int, resumed: int, uninterrupted: int) -> int:
+    """Exchanges that a run asks once more when it is gone on with: all of both its lives but those of one life.
+
+    It was killed with so many releases `summed`, when no further one had been answered.
+    """
+    return BEGINNING + EACH_RELEASE * summed + resumed - uninterrupted
+
+
 def requests_in(metrics: str) -> int:
     """How many of the fleet's requests the door has passed on, by its metrics in Prometheus' text format."""
     return round(sum(_values(metrics, "fedcredit_fleet_answered_total{")))

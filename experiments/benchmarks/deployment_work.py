@@ -1,6 +1,7 @@
 """What is measured while a federation's programs run: runs, watched and killed, the door, and memory."""
 
 import multiprocessing
+import os
 import ssl
 import time
 from collections.abc import Callable
@@ -36,13 +37,15 @@ _TIMES: Final = "times.json"
 class Ran:
     """One run. `process_s` is the whole life of the program; `holders_s` the slowest data holders', if known.
 
-    `requests` is how many requests of SuperNodes went through the door meanwhile.
+    `requests` is how many requests of SuperNodes went through the door meanwhile, `load` how many processes wanted a
+    core at the end, on average over a minute.
     """
 
     process_s: float
     times: RunTimes
     holders_s: float | None
     requests: int
+    load: float
 
 
 def run(bed: Bed, *, resume: bool = False) -> Ran:
@@ -52,12 +55,24 @@ def run(bed: Bed, *, resume: bool = False) -> Ran:
     process_s = _life(bed.home, out, resume=resume, look=lambda: _look(bed, diary))
     times = msgspec.json.decode(out.read_bytes(), type=RunTimes)
     slowest = slowest_s(diary.took, exchanges=len(times.asked), missed=diary.missed)
-    return Ran(process_s, times, slowest, _requests(bed) - before)
+    return Ran(process_s, times, slowest, _requests(bed) - before, os.getloadavg()[0])
 
 
-def run_killed(bed: Bed) -> float:
-    """Run the current plan and kill its program once half of its releases are summed; the seconds until then."""
-    return _life(bed.home, bed.directory / _TIMES, resume=False, killed=lambda: _is_half_done(bed.home))
+@dataclass(frozen=True, slots=True)
+class Killed:
+    """A run that was killed so many seconds after its program was started, with so many releases summed."""
+
+    process_s: float
+    summed: int
+
+
+def run_killed(bed: Bed) -> Killed:
+    """Run the current plan and kill its program once half of its releases are summed and another is asked for."""
+    took = _life(bed.home, bed.directory / _TIMES, resume=False, killed=lambda: _is_half_done(bed.home))
+    told = read_run(bed.home.status)
+    if told is None or told.state is not State.RUNNING:
+        raise AssertionError("a run that was over before it was killed measures nothing")
+    return Killed(took, told.stage - 1)
 
 
 @dataclass(frozen=True, slots=True)
