@@ -47,13 +47,16 @@ def up(directory: Path, holders: int, people: int, epsilon: float, log_form: Log
 def down(directory: Path) -> None:
     """End the federation that `fedcredit up` runs in DIRECTORY, and wait until nothing of it is left."""
     from experiments.deployment import DOWN_S, LOCK, PID
-    from federated.lock import is_held
+    from federated.lock import holder_of, is_held
 
     lock = directory / LOCK
     if not is_held(lock):
         raise UsageError(f"no federation runs in {directory}, so there is none to end.")
     try:
-        os.kill(int((directory / PID).read_text(encoding="ascii")), signal.SIGTERM)
+        pid = int((directory / PID).read_text(encoding="ascii"))
+        if not holder_of(lock, pid):  # the directory may be somebody else's making, and the number anybody's
+            raise ProcessLookupError
+        os.kill(pid, signal.SIGTERM)
     except (OSError, ValueError) as error:
         raise RefusalError(
             f"The federation in {directory} could not be told to end ({type(error).__name__}). End it where it was "

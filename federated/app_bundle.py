@@ -7,7 +7,7 @@ never a line of a bundle: the digest says which version the coordinator is, and 
 import hashlib
 import tomllib
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from io import BytesIO
@@ -20,7 +20,13 @@ from privacy.errors import MalformedError
 
 PROJECT: Final = "pyproject.toml"
 LARGEST_BYTES: Final = 64 << 20
-"""Of everything in a bundle, unpacked; Flower's own limit for the packed bundle is 10 MB."""
+"""Of everything in a bundle, unpacked."""
+LARGEST_PACKED_BYTES: Final = 16 << 20
+"""Flower's own limit for the packed bundle is 10 MB."""
+LARGEST_PROJECT_BYTES: Final = 64 << 10
+MOST_FILES: Final = 5_000
+DEEPEST_KEY: Final = 30
+"""Dots in one line of its settings: what reads them takes the square of a key's parts."""
 
 # Wallet, registry and the coordinator's commands are not Flower's.
 INCLUDED: Final = (
@@ -47,18 +53,24 @@ def digest_of(bundle: bytes) -> str:
 
     It is over the unpacked files, for two builds of the same code need not be packed into the same bytes.
     """
+    # Each entry of an archive's directory begins so; to read a hundred thousand of them takes seconds.
+    if len(bundle) > LARGEST_PACKED_BYTES or bundle.count(b"PK\1\2") > MOST_FILES:
+        raise MalformedError(_UNREADABLE)
     try:
         with zipfile.ZipFile(BytesIO(bundle)) as packed:
             infos = packed.infolist()
-            if len({info.filename for info in infos}) != len(infos):
-                raise MalformedError(_UNREADABLE)
-            if sum(info.file_size for info in infos) > LARGEST_BYTES:
-                raise MalformedError(_UNREADABLE)
+            _require_within_limits(infos)
             return _digest({info.filename: _unpacked(packed, info) for info in infos if info.filename != _FLOWERS_OWN})
     except MalformedError:
         raise
     except Exception as error:  # what a hostile archive makes of three libraries is no closed set
         raise MalformedError(_UNREADABLE) from error
+
+
+def _require_within_limits(infos: Sequence[zipfile.ZipInfo]) -> None:
+    sizes = {info.filename: info.file_size for info in infos}
+    if len(sizes) != len(infos) or sum(sizes.values()) > LARGEST_BYTES or sizes.get(PROJECT, 0) > LARGEST_PROJECT_BYTES:
+        raise MalformedError(_UNREADABLE)
 
 
 def _unpacked(packed: zipfile.ZipFile, info: zipfile.ZipInfo) -> bytes:
@@ -78,6 +90,8 @@ _UNREADABLE: Final = (
 def _digest(files: Mapping[str, bytes]) -> str:
     # Flower writes the settings anew, so they count by what they say. Bytes that are no settings count as such.
     project = files.get(PROJECT, b"")
+    if any(line.count(b".") > DEEPEST_KEY for line in project.split(b"\n")):
+        raise MalformedError(_UNREADABLE)
     try:
         said = msgspec.json.encode(tomllib.loads(project.decode()), order="sorted")
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:

@@ -2,6 +2,7 @@
 
 import math
 
+from federated.coverage import COVERAGE_SPEND, DEVIATION
 from federated.plan import TrainingPlan
 from federated.recipes.base import Recipe
 from federated.trust import TrustModel
@@ -22,6 +23,8 @@ def exclusions(plan: TrainingPlan, recipe: Recipe, *, holders: int) -> tuple[str
         "number that leads nowhere",
         "a data holder's single updates once its identity key is known to somebody who kept the masked ones",
         "how the schema's characteristics were chosen, where somebody looked at rows for it",
+        f"being counted: before runs, dry runs may have counted people, each time at mu {COVERAGE_SPEND.mu:g} with "
+        f"noise of {DEVIATION:.0f} people, until a hundredth of what each allows was used up",
         "each run is a release of its own: people used in two such runs have spent up to epsilon "
         f"{epsilon_of(math.sqrt(2) * mu, privacy.delta):.2f}, within the cap of each",
     )

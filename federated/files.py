@@ -7,6 +7,18 @@ from pathlib import Path
 from privacy.errors import RefusalCode, RefusalError
 
 
+def make_directory(path: Path) -> None:
+    """Make a directory with all above it; it may be there. RefusalError if it cannot be."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise RefusalError(
+            f"{path.name} could not be made ({error.strerror}). Make room or give write permission, then run the "
+            "command again.",
+            RefusalCode.INTERNAL,
+        ) from error
+
+
 def write_whole(path: Path, content: bytes, *, secret: bool = False) -> None:
     """Replace `path` by `content` atomically and durably; a `secret` file is readable by its owner only.
 

@@ -3,7 +3,7 @@
 A SuperNode (or SuperLink) that runs with `--isolation process` hands each message (or run) as a task to whoever knows
 its secret. Fetching them ourselves keeps one warm process at a data holder, which runs its own installed code whatever
 the run's app bundle holds, and lets the coordinator's loop be a program in the foreground. It relies on internal
-modules of Flower's, all of them imported here; the version is bounded in pyproject.toml.
+modules of Flower's, all of them imported here and in `federated.flower_grid`; the version is bounded in pyproject.toml.
 """
 
 import os
@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from functools import partial
+from http import HTTPStatus
 from pathlib import Path
 from typing import Final
 
@@ -24,7 +25,6 @@ from flwr.common.serde import (
     context_to_proto,
     message_from_proto,
     message_to_proto,
-    run_from_proto,
 )
 from flwr.proto.message_pb2 import Context as ContextProto
 from flwr.proto.message_pb2 import Message as MessageProto
@@ -46,11 +46,11 @@ from flwr.supercore.retry import RetryInvoker, exponential
 from flwr.supercore.runtime import RuntimeHttpClient
 from flwr.supercore.runtime.tracing import RuntimeTracingInterceptor
 from flwr.supercore.task_identity import TaskIdentity
-from flwr.superlink.grid import HttpGrid
 from flwr.supernode.runtime.run_clientapp import pull_task_input, push_message, push_task_output
 
 from federated.app_bundle import digest_of, files
 from federated.flower import read_letter, write_failure, write_letter
+from federated.flower_grid import RunGrid
 from federated.messages import Letter
 from privacy.errors import RefusalCode, RefusalError
 
@@ -135,7 +135,12 @@ class TaskDesk:
     def run(self) -> "RunTask | None":
         """The next run of a SuperLink, or None. RefusalError (internal) if it cannot be asked."""
         token = self._acquired(TaskType.SERVER_APP)
-        return None if token is None else RunTask(HttpGrid(self._address, self._ca is None, self._ca, token=token))
+        if token is None:
+            return None
+        guard = RuntimeTokenHttpInterceptor(token)
+        return RunTask(
+            self._connected(guard, _patient(PATIENCE_S)), self._connected(guard, _patient(PATIENCE_S, failures=False))
+        )
 
     def close(self) -> None:
         """Give the connection back."""
@@ -146,13 +151,15 @@ class TaskDesk:
             answer = self._runtime.AcquireTask(AcquireTaskRequest(supported_task_types={kind}))
         return str(answer.token) if answer.HasField("task") and answer.token else None
 
-    def _connected(self, guard: SuperExecAuthHttpInterceptor | RuntimeTokenHttpInterceptor) -> RuntimeHttpClient:
+    def _connected(
+        self, guard: SuperExecAuthHttpInterceptor | RuntimeTokenHttpInterceptor, retry: RetryInvoker | None = None
+    ) -> RuntimeHttpClient:
         return RuntimeHttpClient.from_server_address(
             server_address=self._address,
             insecure=self._ca is None,
             root_certificates=self._ca,
             interceptors=[RuntimeTracingInterceptor(), RuntimeVersionHttpInterceptor("fedcredit"), guard],
-            retry_invoker=_patient(self._patience_s),
+            retry_invoker=retry or _patient(self._patience_s),
         )
 
 
@@ -224,19 +231,17 @@ class NodeTask:
 class RunTask:
     """One run of ours at a SuperLink, and the grid that it is run over."""
 
-    def __init__(self, grid: HttpGrid) -> None:
-        self.grid: Final = grid
-        grid._retry_invoker = _patient(PATIENCE_S)
-        self._runtime = grid._runtime_client
+    def __init__(self, runtime: RuntimeHttpClient, brief: RuntimeHttpClient) -> None:
+        """`brief` is for what is tried again by whoever uses the grid, and not below it."""
+        self._runtime = runtime
         self._alive = HeartbeatSender(partial(_beat, self._runtime))
         self._alive.start()
         given = self._runtime.PullTaskInput(PullTaskInputRequest())
         # Flower refuses to build a message outside a task.
         TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, given.run.run_id
         TaskIdentity.node_id = given.context.node_id
-        run = run_from_proto(given.run)
-        self.number: Final = int(run.run_id)
-        grid.set_run(run)
+        self.number: Final = int(given.run.run_id)
+        self.grid: Final = RunGrid(runtime, brief, self.number)
 
     def end(self, *, completed: bool) -> None:
         """Tell SuperLink that the run is over. It is told no more than that, and not at all if it is gone."""
@@ -288,14 +293,24 @@ def _unless_stalled(
     return pull_or_give_up
 
 
-def _patient(patience_s: float) -> RetryInvoker:
-    """Tries again while nobody listens. Flower's own interrupts this process when it is told that a task is over."""
+def _patient(patience_s: float, *, failures: bool = True) -> RetryInvoker:
+    """Tries again while nobody listens, or also if what listens answers with a failure of its own.
+
+    Flower's own interrupts this process when it is told that a task is over.
+    """
+    silence = (httpx.ConnectError, httpx.RemoteProtocolError, httpx.ReadError, httpx.ConnectTimeout)
     return RetryInvoker(
         lambda: exponential(base_delay=0.1, max_delay=2),
-        (httpx.ConnectError, httpx.RemoteProtocolError, httpx.ReadError, httpx.ConnectTimeout),
+        (*silence, httpx.HTTPStatusError) if failures else silence,
         max_tries=None,
         max_time=patience_s,
+        should_giveup=_is_refused,
     )
+
+
+def _is_refused(error: Exception) -> bool:
+    """Whether it was answered with a no. A SuperLink on a busy machine finds its own database locked now and then."""
+    return isinstance(error, httpx.HTTPStatusError) and error.response.status_code < HTTPStatus.INTERNAL_SERVER_ERROR
 
 
 def _beat(runtime: RuntimeHttpClient) -> bool:

@@ -4,13 +4,16 @@ import fcntl
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
 from privacy.errors import RefusalCode, RefusalError
 
+WAIT_S: Final = 30.0
+"""How long a program waits for another to finish one write."""
 _ATTEMPTS: Final = 5
+_POLL_S: Final = 0.02
 
 
 @contextmanager
@@ -41,7 +44,7 @@ def _take(descriptor: int, message: str) -> None:
             return
         except BlockingIOError:  # by another program, or for an instant by one that only looks
             if attempt + 1 < _ATTEMPTS:
-                time.sleep(0.02)
+                time.sleep(_POLL_S)
     raise RefusalError(message, RefusalCode.INTERNAL)
 
 
@@ -59,3 +62,50 @@ def is_held(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
+
+
+def take_turn(descriptor: int, name: str, *, patience_s: float | None = None) -> None:
+    """Hold the lock of an open file until it is closed. RefusalError if another has it for longer than `patience_s`,
+    which is `WAIT_S` unless it is given.
+
+    The file becomes its owner's alone: whoever may open it may keep everybody waiting.
+    """
+    with suppress(OSError):  # it is another's file, who has let us write it
+        os.fchmod(descriptor, 0o600)
+    patience_s = WAIT_S if patience_s is None else patience_s
+    end = time.monotonic() + patience_s
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= end:
+                raise RefusalError(
+                    f"{name} has been held by another program for {patience_s:g} s; nothing was written. Find out "
+                    f"which (`fuser {name}`), end it, and run the command again.",
+                    RefusalCode.INTERNAL,
+                ) from None
+            time.sleep(_POLL_S)
+
+
+def holder_of(path: Path, pid: int) -> bool:
+    """Whether that process has the file at `path` open: a number in an old file may be anybody's by now.
+
+    It is one process: a number that `kill` takes for many, or for all, has nothing open.
+    """
+    if pid <= 1:
+        return False
+    descriptors = Path(f"/proc/{pid}/fd")
+    try:
+        wanted = path.stat()
+        return any(_is_same(one, wanted) for one in descriptors.iterdir())
+    except OSError:
+        return False  # it is gone, or another's
+
+
+def _is_same(descriptor: Path, wanted: os.stat_result) -> bool:
+    try:
+        found = descriptor.stat()
+    except OSError:
+        return False  # closed meanwhile
+    return (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino)

@@ -112,6 +112,11 @@ def run_id(signed: SignedPlan, checkpoints: dict[str, str]) -> str:
     return hashlib.sha256(b"fedcredit/run/v1" + pinned).hexdigest()[:32]
 
 
+def _is_line(text: str, most: int) -> bool:
+    """Without line breaks, escapes and marks of direction: nobody's text passes for another line, or for ours."""
+    return 0 < len(text) <= most and text.isprintable()
+
+
 def _checked(plan: TrainingPlan) -> TrainingPlan:
     holders = [entry.holder for entry in plan.roster]
     privacy, recipe = plan.privacy, settings_from_dict(plan.recipe)
@@ -148,7 +153,10 @@ def _checked(plan: TrainingPlan) -> TrainingPlan:
             plan.aggregation is Aggregation.SUM or not plan.trust.is_masked,
             f"{plan.aggregation} needs to see single updates, which {plan.trust} hides",
         ),
-        (0 < len(plan.reason) <= 500, "the reason for the recipe must have 1 to 500 characters"),
+        # All of them are printed to people who decide by what they read.
+        (_is_line(plan.name, 64), "its name must have 1 to 64 printable characters"),
+        (_is_line(plan.coordinator, 64), "its coordinator's name must have 1 to 64 printable characters"),
+        (_is_line(plan.reason, 500), "the reason for the recipe must have 1 to 500 printable characters"),
         (plan.minimum_people >= 1, "the fewest people must be at least 1"),
         (1 <= plan.most_people <= LARGEST_PEOPLE, f"the most people must lie in 1..{LARGEST_PEOPLE}"),
         (0 <= plan.not_before < plan.ends, "the plan must end after it begins"),

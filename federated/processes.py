@@ -1,6 +1,8 @@
 """Processes of a supervisor's former life: found by the mark that each of them carries, and ended."""
 
 import os
+import re
+import secrets
 import signal
 import subprocess
 import time
@@ -15,9 +17,28 @@ from federated.files import write_whole
 from privacy.errors import RefusalError
 
 MARK: Final = "FEDCREDIT_SUPERVISED_BY"
-"""Environment variable of every supervised program: the supervisor's pid file, and nothing secret."""
+"""Environment variable of every supervised program: whose it is, and nothing secret."""
+
+_ID: Final = re.compile(r"[0-9a-f]{32}")
 
 _PROC: Final = Path("/proc")
+
+
+def mark_of(pid_file: Path) -> str:
+    """What the programs of one supervisor carry: its pid file, and a number drawn once and kept beside it.
+
+    The path alone may be that of another supervisor's file, in a container that shares this one's process numbers.
+    """
+    kept = pid_file.with_name(f"{pid_file.name}.id")
+    try:
+        number = kept.read_text(encoding="ascii")
+    except (OSError, UnicodeDecodeError):
+        number = ""
+    if not _ID.fullmatch(number):
+        number = secrets.token_hex(16)
+        with suppress(RefusalError):  # on a full disk only a later life's search finds nothing
+            write_whole(kept, number.encode(), secret=True)
+    return f"{pid_file.absolute()}#{number}"
 
 
 def born(pid: int) -> str | None:
@@ -39,12 +60,12 @@ def remember(pid_file: Path, pids: Mapping[str, int]) -> None:
         write_whole(pid_file, msgspec.json.encode(entries), secret=True)
 
 
-def end_stale(pid_file: Path, *, grace_s: float) -> int:
+def end_stale(pid_file: Path, mark: str, *, grace_s: float) -> int:
     """End what a former life of this supervisor left running, and how many that were. Nobody else may be running it.
 
     First politely; whoever is there after `grace_s` is killed.
     """
-    stale = _marked(pid_file) if _PROC.is_dir() else _remembered(pid_file)
+    stale = _marked(mark) if _PROC.is_dir() else _remembered(pid_file)
     for number in (signal.SIGTERM, signal.SIGKILL):
         for pid, start in stale.items():
             if born(pid) == start:
@@ -55,9 +76,9 @@ def end_stale(pid_file: Path, *, grace_s: float) -> int:
     return len(stale)
 
 
-def kill_marked(pid_file: Path) -> None:
+def kill_marked(mark: str) -> None:
     """Kill every process that carries this supervisor's mark, whatever group or session it went to. Linux only."""
-    for pid in _marked(pid_file):
+    for pid in _marked(mark):
         send(pid, signal.SIGKILL)
 
 
@@ -82,12 +103,12 @@ def _is_zombie(pid: int) -> bool:
         return False
 
 
-def _marked(pid_file: Path) -> dict[int, str]:
-    mark = f"{MARK}={pid_file.absolute()}".encode()
+def _marked(mark: str) -> dict[int, str]:
+    carried = f"{MARK}={mark}".encode()
     found = {}
     for pid in _pids():
         try:
-            carries = mark in (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
+            carries = carried in (_PROC / str(pid) / "environ").read_bytes().split(b"\0")
         except OSError:  # somebody else's, or gone
             continue
         if carries and pid != os.getpid() and (start := born(pid)) is not None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Final
 
-from federated.processes import MARK, end_stale, kill_marked, remember
+from federated.processes import MARK, end_stale, kill_marked, mark_of, remember
 from privacy.errors import RefusalCode, RefusalError, UsageError
 
 FIRST_PAUSE_S: Final = 1.0
@@ -69,6 +69,7 @@ class _Charge:
     last_exit: int | None = None
     since: float = 0.0  # when it was started, or when it ended
     due: float = field(default=0.0)
+    kill_at: float | None = None  # it was asked to end
 
 
 class Supervisor:
@@ -89,6 +90,7 @@ class Supervisor:
         self._charges = {program.name: _Charge(program) for program in programs}
         self._pid_file, self._clock, self._ended = pid_file, clock, ended
         self._thread: int | None = None
+        self._mark = ""
 
     def start(self) -> None:
         """End what a former life left, then start every program.
@@ -97,7 +99,8 @@ class Supervisor:
         """
         for charge in self._charges.values():
             _require_startable(charge.program)
-        end_stale(self._pid_file, grace_s=5.0)
+        self._mark = mark_of(self._pid_file)
+        end_stale(self._pid_file, self._mark, grace_s=5.0)
         self._thread = threading.get_ident()
         try:
             for charge in self._charges.values():
@@ -112,6 +115,8 @@ class Supervisor:
         changed = False
         for charge in self._charges.values():
             now = self._clock()
+            if charge.process is not None and charge.kill_at is not None and now >= charge.kill_at:
+                _signal_group(charge.process.pid, signal.SIGKILL)
             if charge.process is not None and (code := charge.process.poll()) is not None:
                 # What it has started is of no use without it, and may hold its port.
                 _signal_group(charge.process.pid, signal.SIGKILL)
@@ -125,6 +130,13 @@ class Supervisor:
             cut_log(charge.program.log, most=LARGEST_LOG_BYTES)
         if changed:
             self._remember()
+
+    def renew(self, name: str, *, grace_s: float = 5.0) -> None:
+        """Ask a program that does nothing any more to end; `tend` kills it if it does not, and starts it again."""
+        charge = self._charges[name]
+        if charge.process is not None and charge.kill_at is None:
+            _signal_group(charge.process.pid, signal.SIGTERM)
+            charge.kill_at = self._clock() + grace_s
 
     def fates(self) -> dict[str, Fate]:
         """How each program is doing, as of the last `tend`."""
@@ -145,8 +157,9 @@ class Supervisor:
             _signal_group(process.pid, signal.SIGKILL)
             process.wait()
         for charge in self._charges.values():
-            charge.process, charge.starts = None, 0
-        kill_marked(self._pid_file)
+            charge.process, charge.starts, charge.kill_at = None, 0, None
+        if self._mark:
+            kill_marked(self._mark)
         self._pid_file.unlink(missing_ok=True)
 
     def __enter__(self) -> "Supervisor":
@@ -161,7 +174,7 @@ class Supervisor:
     def _note_end(self, charge: _Charge, code: int, now: float) -> None:
         charge.failures = 1 if now - charge.since >= SETTLED_S else charge.failures + 1
         charge.due = now + min(pause_s(charge.failures), charge.program.longest_pause_s)
-        charge.process, charge.last_exit, charge.since = None, code, now
+        charge.process, charge.last_exit, charge.since, charge.kill_at = None, code, now, None
         self._ended(charge.program.name, code)
 
     def _launch(self, charge: _Charge) -> None:
@@ -175,7 +188,7 @@ class Supervisor:
                 # Isolated: nothing in the program's directory or environment changes what this first step does.
                 [sys.executable, "-I", "-S", _CHILD, str(os.getpid()), *program.command],
                 cwd=program.directory,
-                env={**program.environment, MARK: str(self._pid_file.absolute())},
+                env={**program.environment, MARK: self._mark},
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=subprocess.STDOUT,

@@ -27,6 +27,7 @@ class Event(StrEnum):
     """What an entry is about: a closed set."""
 
     PLAN_SIGNED = "plan-signed"
+    ASKED = "asked"  # in a dry run, about the run that a plan over those lane heads would be
     RUN_BEGUN = "run-begun"
     RESUMED = "resumed"
     OPENED = "opened"

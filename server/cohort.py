@@ -32,6 +32,16 @@ class Cohort:
     deliveries: Deliveries | None
 
 
+class _Nobody:
+    """A channel without nodes."""
+
+    def nodes(self) -> list[int]:
+        return []
+
+    def ask(self, letters: Mapping[int, Letter], *, act: Act, deadline_s: float) -> dict[int, Letter]:  # noqa: ARG002 (a channel's)
+        return {}
+
+
 @dataclass(frozen=True, slots=True)
 class Beginning:
     """Opens one run of `stages` releases: nobody's answer, however odd, keeps the others from beginning.
@@ -66,9 +76,27 @@ class Beginning:
         masked = self.plan.trust.is_masked
         threshold = len(opened.joined) - self.plan.dropouts_tolerated if masked else self.plan.minimum_holders
         self._require(len(nodes), threshold, "are here of those who joined the run", away)
-        exchange = Exchange(channel, nodes, deadline_s=deadline_s, away=away)
+        return self._of(opened, Exchange(channel, nodes, deadline_s=deadline_s, away=away), threshold)
+
+    def kept(self) -> tuple[Cohort, Exchange]:
+        """Who takes part in a run whose every sum is kept, without asking anybody; the way leads to nobody.
+
+        RefusalError if it is not known who they are.
+        """
+        opened = self.begun.opened()
+        if opened is None:
+            raise RefusalError(
+                "Who joined the run is not known any more, so it cannot be ended. The coordinator should restore its "
+                "directory from a copy.",
+                RefusalCode.INTERNAL,
+            )
+        masked = self.plan.trust.is_masked
+        threshold = len(opened.joined) - self.plan.dropouts_tolerated if masked else self.plan.minimum_holders
+        return self._of(opened, Exchange(_Nobody(), {}, deadline_s=0, away={}), threshold)
+
+    def _of(self, opened: Opened, exchange: Exchange, threshold: int) -> tuple[Cohort, Exchange]:
         members, absent, deliveries = sorted(opened.joined), dict(opened.absent), None
-        if masked:
+        if self.plan.trust.is_masked:
             deliveries = self._shared(exchange, opened.joined, threshold, absent)
             members = list(deliveries.members)
         cohort = Cohort(

@@ -11,7 +11,7 @@ import msgspec
 
 from federated.channel import Channel
 from federated.encoder import Encoder
-from federated.files import write_whole
+from federated.files import make_directory, write_whole
 from federated.messages import Opening
 from federated.metrics import ScoreHistogram
 from federated.model import LinearModel, Model, NetworkModel
@@ -130,10 +130,22 @@ class Coordinator:
         marks = self._marks.of(entry.holder for entry in self.plan.roster)
         return Opening(self.signed.payload, self.signed.signature, self.checkpoints, marks)
 
+    @property
+    def is_answered(self) -> bool:
+        """Whether an earlier try of the run has kept every sum, so that nobody has to be asked any more.
+
+        Never of a model without a scorecard, which is not measured.
+        """
+        begun = BegunRun(self._directory, run_id(self.signed, self.checkpoints))
+        return all(begun.total(stage.number) is not None for stage in self._stages)
+
     def run(
-        self, channel: Channel, progress: Progress, *, deadline_s: float, observer: Observer = UNOBSERVED
+        self, channel: Channel | None, progress: Progress, *, deadline_s: float, observer: Observer = UNOBSERVED
     ) -> Outcome:
-        """Open, train, publish a scorecard, measure it; write the outcome under `runs/` when all of it is there."""
+        """Open, train, publish a scorecard, measure it; write the outcome under `runs/` when all of it is there.
+
+        Without a channel the run must be one that `is_answered`.
+        """
         run = Run.open(
             Plan(self.plan, self.signed, self.recipe, self._stages),
             self.checkpoints,
@@ -192,7 +204,7 @@ class Coordinator:
                 "auditors. The coordinator should keep it, or move the run's directory away and run the plan again.",
                 RefusalCode.REPLAY,
             )
-        directory.mkdir(parents=True, exist_ok=True)
+        make_directory(directory)
         write_whole(directory / "model.json", model_document(outcome.model))
         if outcome.scorecard is not None:
             write_whole(directory / "scorecard.json", outcome.scorecard.to_json())

@@ -4,7 +4,7 @@ Data holders pin who is in each step and refuse a second version of it. So the c
 answered before it goes on, and a run that was cut short goes on from there: what was answered is not asked again.
 """
 
-import fcntl
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -13,7 +13,8 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from federated.files import write_whole
+from federated.files import make_directory, write_whole
+from federated.lock import take_turn
 from federated.messages import Dealt, Joined, LedgerMark, Update
 from privacy.errors import MalformedError, RefusalCode, RefusalError
 from server.answers import Absence
@@ -79,16 +80,18 @@ def _newer(seen: Mapping[str, LedgerMark], known: Mapping[str, LedgerMark]) -> d
 def _alone(path: Path) -> Iterator[None]:
     """Nobody else writes `path` meanwhile: the lock goes when its file is closed, also by a crash."""
     try:
-        file = path.with_suffix(".lock").open("ab")
+        descriptor = os.open(path.with_suffix(".lock"), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as error:
         raise RefusalError(
             f"{path.name} could not be locked ({error.strerror}). Make room or give write permission, then run the "
             "command again.",
             RefusalCode.INTERNAL,
         ) from error
-    with file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    try:
+        take_turn(descriptor, path.with_suffix(".lock").name)
         yield
+    finally:
+        os.close(descriptor)
 
 
 @dataclass(frozen=True, slots=True)
@@ -190,7 +193,7 @@ class BegunRun:
             raise _unreadable(path) from error
 
     def _write(self, what: str, kept: object) -> None:
-        self._directory.mkdir(parents=True, exist_ok=True)
+        make_directory(self._directory)
         write_whole(self._directory / what, msgspec.msgpack.encode(kept), secret=True)
 
 

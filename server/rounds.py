@@ -108,7 +108,7 @@ class Run:
         plan: Plan,
         checkpoints: dict[str, str],
         *,
-        channel: Channel,
+        channel: Channel | None,
         deadline_s: float,
         begun: Callable[[str], BegunRun],
         marks: LedgerMarks,
@@ -117,6 +117,7 @@ class Run:
     ) -> "Run":
         """Send the plan and the pinned lane heads to every node; those who check and accept are the cohort.
 
+        Without a channel nobody is asked: then every sum of the run must have been kept by an earlier try.
         RefusalError if fewer join, or deal each other the secrets of their masks, than the plan needs.
         `noise` gives the coordinator's own for a stage; most plans have it add none.
         """
@@ -126,7 +127,10 @@ class Run:
         kept = begun(run)
         beginning = Beginning(plan.terms, len(plan.stages), answers, kept, marks)
         opening = Letter(Opening(plan.signed.payload, plan.signed.signature, checkpoints, marks.of(answers.identities)))
-        cohort, exchange = beginning.open(opening, channel, deadline_s=deadline_s)
+        if channel is None:
+            cohort, exchange = beginning.kept()
+        else:
+            cohort, exchange = beginning.open(opening, channel, deadline_s=deadline_s)
         owner_of = partial(beginning.owner_of, cohort=cohort)
 
         def look() -> None:

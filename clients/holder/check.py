@@ -46,7 +46,7 @@ def findings(directory: Path, *, at: int, ask_registry: bool) -> list[Finding]:
     if schema is not None:
         found.append(ok("schema", f"{schema.name}, digest {schema.digest[:16]}..."))
         tables = _read(found, directory, settings, schema)
-        found += _tables(settings, tables)
+        found += _tables(settings, schema, tables)
     head = None
     if keys is not None and schema is not None:
         kept, head = stores(directory, settings, schema, keys, tables, at=at)
@@ -137,10 +137,16 @@ def _read(found: list[Finding], directory: Path, settings: HolderSettings, schem
     return tables
 
 
-def _tables(settings: HolderSettings, tables: list[Table]) -> Iterator[Finding]:
+def _tables(settings: HolderSettings, schema: Schema, tables: list[Table]) -> Iterator[Finding]:
     policy = settings.policy
     for table in tables:
         rows = f"{table.name} has {table.listed.rows:,} rows"
+        if not table.listed.has_outcome and set(NEEDED) <= set(policy.purposes):
+            yield problem(
+                "tables",
+                f"{table.name} has no column of outcomes ({schema.outcome.column}), so every run is refused",
+                "Add it, or take train and validate out of policy.purposes if rows are only to be scored.",
+            )
         if table.listed.rows > policy.most_people:
             yield problem(
                 "tables",

@@ -1,7 +1,7 @@
 """What a data holder has of other people's word: its lane copy, links and ledger, and what they allow. In the house."""
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
@@ -49,9 +49,10 @@ def stores(
         with lane_in(directory, settings, keys) as lane:
             head = lane.head
             found += _lane(lane, settings, at)
-            found.append(_links(lane, tables))
+            used = _used(settings, tables)
+            found.append(_links(lane, tables, used, settings.policy.fewest_people))
             with book_in(directory, keys) as book:
-                found += _permitted(Desk(directory, settings, keys, lane, book), at)
+                found += _permitted(Desk(directory, settings, keys, lane, book), used, at)
             with ledger_in(directory, lane) as ledger:
                 found += _ledger(lane, ledger, settings, schema, at)
     except FedcreditError as error:
@@ -102,18 +103,38 @@ def _lane(lane: LaneCopy, settings: HolderSettings, at: int) -> Iterator[Finding
         yield ok("lane", f"{entries}; synced {age:,} s ago")
 
 
-def _links(lane: LaneCopy, tables: Sequence[Table]) -> Finding:
+def _used(settings: HolderSettings, tables: Sequence[Table]) -> dict[Purpose, Table]:
+    """By purpose, the table that its rows are from, with the customers who count for it."""
+    by_name = {table.name: table for table in tables}
+    training, held_out = by_name.get(settings.rows), by_name.get(settings.held_out)
+    found = {} if training is None else {Purpose.TRAIN: training}
+    if training is not None and held_out is not None:  # whoever is trained on is not measured
+        measured = held_out.listed.customers - training.listed.customers
+        found[Purpose.VALIDATE] = replace(held_out, listed=replace(held_out.listed, customers=measured))
+    return found
+
+
+def _links(lane: LaneCopy, tables: Sequence[Table], used: Mapping[Purpose, Table], fewest: int) -> Finding:
     linked = lane.links().keys()
     listed = ", ".join(f"{len(linked & table.listed.customers):,} in {table.name}" for table in tables)
+    found = f"{len(linked):,}; of them {listed or 'none known in a table'}"
     if not linked:
         return problem("linked customers", "nobody is linked", "fedcredit holder link CUSTOMER --out FILE.")
-    return ok("linked customers", f"{len(linked):,}; of them {listed or 'none known in a table'}")
+    if any(len(linked & table.listed.customers) < fewest for table in used.values()):
+        return warning(
+            "linked customers",
+            f"{found}; {fewest} are needed in each, and whoever is in both is not measured",
+            "Link more of them, and see that links and tables name customers alike; until then every run is sat out.",
+        )
+    return ok("linked customers", found)
 
 
-def _permitted(desk: Desk, at: int) -> Iterator[Finding]:
-    for count in counts(desk, None, at=at):
+def _permitted(desk: Desk, used: Mapping[Purpose, Table], at: int) -> Iterator[Finding]:
+    among = {purpose: table.listed.customers for purpose, table in used.items()}
+    for count in counts(desk, None, at=at, among=among):
         what, fewest = f"may {count.purpose.value}", desk.settings.policy.fewest_people
-        found = f"{count.allowed:,} linked customers, for {count.to}"
+        of = f" of {used[count.purpose].name}" if count.purpose in used else ""
+        found = f"{count.allowed:,} linked customers{of}, for {count.to}"
         if count.purpose in (Purpose.TRAIN, Purpose.VALIDATE) and count.allowed < fewest:
             yield warning(what, f"{found}; {fewest} are needed", "Ask people; until then every run is sat out.")
         else:

@@ -205,8 +205,8 @@ def ledger(customer: str | None, directory: Path, as_json: bool) -> None:
 def rotate(destroy: int | None, directory: Path, as_json: bool) -> None:
     """Make a new key for records and publish it; old ones keep opening what was sealed to them.
 
-    A node and a side door that run must be started again: with the old keys alone they refuse to sync, and soon to
-    train. `sync --watch` takes the new key up by itself.
+    `holder serve` and `sync --watch` take the new key up by themselves. A side door that runs must be started again:
+    with the old keys alone it refuses to take records.
     """
     from clients.holder import epochs, lane_epochs
     from clients.holder.desk import Desk, registry_of
@@ -226,7 +226,7 @@ def rotate(destroy: int | None, directory: Path, as_json: bool) -> None:
             lane_epochs.announce(desk.lane, epochs.new_epoch(desk, at=_now()))
             _tell_keys(as_json, epochs.publish(desk, registry, at=_now()))
         if not as_json:
-            click.echo("Start the node and the side door again, and copy the new key to where the others are kept.")
+            click.echo("Start the side door again if you run one, and copy the new key to where the others are kept.")
 
 
 @holder.command(epilog="Example: fedcredit holder erase 4711 --directory aster-bank")

@@ -1,7 +1,7 @@
 """What people allow at this instant, counted for the house or told in plain words to one person at the desk."""
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -14,6 +14,8 @@ from privacy.errors import RefusalCode, RefusalError, UsageError
 
 Standing = ConsentRecord | Conflict | None
 Target = tuple[Purpose, str]
+
+NOBODY_LEFT_OUT: Mapping[Purpose, Collection[str]] = {}
 
 WORDS: Mapping[Reason, str] = {
     Reason.NONE: "no record has arrived",
@@ -55,21 +57,26 @@ def targets_of(purpose: str | None, recipient: str | None) -> list[Target] | Non
     return None if purpose is None or recipient is None else [(Purpose(purpose), recipient)]
 
 
-def counts(desk: Desk, targets: Iterable[Target] | None, *, at: int) -> list[Count]:
+def counts(
+    desk: Desk, targets: Iterable[Target] | None, *, at: int, among: Mapping[Purpose, Collection[str]] = NOBODY_LEFT_OUT
+) -> list[Count]:
     """For each of `targets`, or each that a record names and the coordinator's own, the linked customers by decision.
 
+    `among` are the customers who count for a purpose; all do for one that it does not name.
     Both the lane and the lane with the records that came through the side door must allow. What the privacy ledger has
     charged does not count here: it is the run's to ask.
     """
-    handles = list(desk.lane.links().values())
+    links = desk.lane.links()
     alone, over = (dict(desk.lane.standings(direct=direct)) for direct in (False, True))
     categories, found = desk.categories, []
     for purpose, to in sorted(_named(desk, over.values()) if targets is None else set(targets)):
+        some = among.get(purpose)
+        handles = [handle for customer, handle in links.items() if some is None or customer in some]
         refused: Counter[Reason] = Counter()
         reasons = [_reasons(desk, view, purpose, to, categories, at=at) for view in (over, alone)]
         for handle in handles:
             # The newest record speaks first, as in the answer to one person.
-            reason = next((some[handle] for some in reasons if handle in some), None)
+            reason = next((told[handle] for told in reasons if handle in told), None)
             if reason is not None:
                 refused[reason] += 1
         ordered = {reason.value: refused[reason] for reason in Reason if refused[reason]}

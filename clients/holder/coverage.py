@@ -6,6 +6,7 @@ costs nobody a run. The count is of at least those: who allows too little to be 
 """
 
 from collections.abc import Callable
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -20,7 +21,9 @@ from clients.holder.release import chance_of, made_once
 from clients.holder.run import Run
 from federated.coverage import COVERAGE_SPEND, DEVIATION, coverage_name, coverage_statement, noisy_count
 from federated.messages import Coverage, LedgerMark
+from privacy.accounting import SampledSpend
 from privacy.consent.budget import COUNTED_PART
+from privacy.consent.record import Purpose
 from privacy.consent.signing import PayloadType
 
 _COST: Final = COVERAGE_SPEND.mu**2
@@ -91,14 +94,15 @@ class HeadCount:
         counted = self._ledger.counted_mu_squared(handles)
         enough = counted + _COST <= COUNTED_PART * allowances * (1 + ROUNDING)
         # By what was spent on runs as well: a cap may have been lowered since.
-        passed = self._ledger.would_pass(
-            name,
-            handles,
-            [(COVERAGE_SPEND, np.ones(len(handles)))],
-            allowances,
-            delta=run.plan.privacy.delta,
+        passes = partial(
+            self._ledger.would_pass, name, handles, [(COVERAGE_SPEND, np.ones(len(handles)))], allowances,
             reserved=counted,
-        )
+        )  # fmt: skip
+        passed = passes(delta=run.plan.privacy.delta)
+        if any(isinstance(release.spend, SampledSpend) for release in self._ledger.releases()):
+            # What samples cost is known at one delta at a time, and people set their caps at their own.
+            for own in self._permits.own_deltas(run, Purpose.TRAIN, handles):
+                passed |= passes(delta=own)
         return {
             handle: people[handle] for handle, pays in zip(handles, (enough & ~passed).tolist(), strict=True) if pays
         }

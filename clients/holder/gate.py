@@ -175,19 +175,21 @@ def permitted_rows(
 class Listed:
     """How many rows a table has, and the customers they are about, if those were wanted.
 
-    `lasting` says whether this holds for as long as the file is the same: the rows of a query may change without it.
+    `has_outcome` is whether it has a column of outcomes, without which no run reads a row of it. `lasting` says whether this holds for as long as the file is the same: the rows of a query may change without it.
     """
 
     rows: int
     customers: frozenset[str]
+    has_outcome: bool
     lasting: bool
 
 
 def listed_in(path: Path, schema: Schema, *, named: bool) -> Listed:
     """What `path` lists, whatever anybody allows; no row is read further than to its customer."""
     lister = _Lister(named)
-    read_table(path, schema, only=lister)
-    return Listed(lister.rows, frozenset(lister.customers), lasting=not is_query(path))
+    table = read_table(path, schema, only=lister)
+    has_outcome = table.outcome is not None
+    return Listed(lister.rows, frozenset(lister.customers), has_outcome, lasting=not is_query(path))
 
 
 def rows_to_score(paths: Sequence[Path], schema: Schema, allowed: Container[str]) -> list[RawTable]:

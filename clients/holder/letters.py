@@ -25,6 +25,7 @@ from federated.messages import (
     Update,
     encode_header,
 )
+from federated.nonces import NONCE_BYTES, woven_size
 from federated.releases import measurement_stage, release_name, stages_of
 from privacy.consent.limits import KEY_BYTES, SIGNATURE_BYTES
 from privacy.secure_sum.locks import ENTRY_BYTES
@@ -72,12 +73,12 @@ def answer_to_enquiry(run: Run, holder: str, *, ledger_size: int) -> int:
 
 
 def size_of(letter: Letter) -> int:
-    """The bytes of a letter's content as it travels: its header, and each array with its description."""
-    size = len(encode_header(letter.header))
+    """The bytes of a letter's content as it travels: its header, each array with its description, and the nonces."""
+    size = len(encode_header(letter.header)) + NONCE_BYTES
     for array in letter.arrays.values():
         described = BytesIO()
         np.save(described, array)
-        size += described.tell()
+        size += woven_size(described.tell())
     return size
 
 

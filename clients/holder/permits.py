@@ -87,7 +87,7 @@ class Permits:
             partial(self._lane.projection, direct=True),
         )
 
-    def _own_deltas(self, run: Run, purpose: Purpose, handles: Sequence[bytes]) -> list[NDArray[np.float64]]:
+    def own_deltas(self, run: Run, purpose: Purpose, handles: Sequence[bytes]) -> list[NDArray[np.float64]]:
         """By view, the delta at which each of `handles` set their cap, shape (len(handles),); the same ones once."""
         found: list[NDArray[np.float64]] = []
         for view in self._views(run):
@@ -133,6 +133,6 @@ class Permits:
             isinstance(spend, SampledSpend) for spend in (*planned, *(one.spend for one in self._ledger.releases()))
         ):
             # What samples cost is known at one delta at a time, and people set their caps at their own.
-            for own in self._own_deltas(run, purpose, rows.handles):
+            for own in self.own_deltas(run, purpose, rows.handles):
                 passed |= passes(delta=own)
         return passed

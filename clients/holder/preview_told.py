@@ -109,9 +109,10 @@ def _letters(preview: Preview) -> Iterator[str]:
         yield f"  {kind.value}: {what(preview, kind)}."
     yield f"  noise: its standard deviation, over the most that one person can add. {_UNCOUNTED}"
     yield (
-        f"  Before the run the coordinator may ask once whether we would take part (a dry run): about "
+        f"  Before runs the coordinator may ask whether we would take part (a dry run): each time about "
         f"{preview.enquiry_size:,} bytes more, with the number of people who may be trained on, noised by "
-        f"{DEVIATION:.0f} people; {preview.enquiry_cost.text()} for each, out of a part of their budget kept for it."
+        f"{DEVIATION:.0f} people; {preview.enquiry_cost.text()} for each, charged each time that it asks about another "
+        "plan or over other lane heads, until the hundredth of their budget that is kept for it is used up."
     )
 
 

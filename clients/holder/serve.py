@@ -19,6 +19,7 @@ from types import FrameType
 from typing import Final
 
 from clients.holder.fleet import CA_FILE, FLEET_FILE, NODE_KEY, Fleet
+from clients.holder.loopback import CERTIFICATE, KEY, certify_anew
 from clients.holder.node_log import NodeWatch
 from clients.holder.serve_status import (
     LOCK,
@@ -32,6 +33,7 @@ from clients.holder.serve_status import (
     read_status,
     write_status,
 )
+from clients.holder.signs import Signs
 from federated.files import write_whole
 from federated.flower_home import flower_environment, flower_program
 from federated.lock import alone
@@ -41,6 +43,7 @@ from privacy.errors import FedcreditError, MalformedError, RefusalCode, RefusalE
 
 SERVING, SECRET = "serving", "superexec.secret"
 SUPERNODE, ANSWERS, SYNC = "supernode", "worker", "sync"
+SIGN: Final = "supernode.heard"
 STEP_S: Final = 0.2
 GRACE_S: Final = 8.0
 LONGEST_PAUSE_S: Final = 15.0
@@ -125,6 +128,7 @@ class _Once:
         self._serving, self._stop, self._started = serving, stop, started
         self._place = serving.directory / SERVING
         self._watch = NodeWatch(self._place / f"{SUPERNODE}.log", broke_off_at=broke_off_at)
+        self._signs = Signs(self._place / SIGN, self._place / f"{SUPERNODE}.log")
         self._state, self._since, self._online_at = NodeState.CONNECTING, started, broke_off_at
         self._written = 0.0
         self._announced = False
@@ -135,7 +139,9 @@ class _Once:
         """Until the bell rings, the fleet's files change, or the port is taken."""
         serving, self._fleet = self._serving, fleet
         (self._place / WORKER).unlink(missing_ok=True)
+        self._signs.begin()
         write_whole(self._place / SECRET, secrets.token_hex(32).encode(), secret=True)
+        certify_anew(self._place, at=self._now())
         stamp = _stamp(serving.directory)
         supervisor = Supervisor(
             programs(serving, fleet, port=_free_port()),
@@ -165,7 +171,9 @@ class _Once:
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         _LOG.warning("%s ended (%s) and is started again; serving/%s.log may say why", name, how, name)
         if name == SUPERNODE:
+            self._signs.look()
             self._turn(self._watch.ended(at=self._now()))
+            self._signs.begin()
         if name == ANSWERS:
             told = read_status(self._place / WORKER, WorkerStatus)
             if told is not None and not told.ready:
@@ -174,7 +182,17 @@ class _Once:
                 (self._place / WORKER).unlink(missing_ok=True)
 
     def _look(self, supervisor: Supervisor) -> None:
-        if self._turn(self._watch.look(at=self._now())) or time.monotonic() - self._written > 5:
+        self._signs.look()
+        state = self._watch.look(at=self._now())
+        if self._signs.is_stuck and supervisor.fates()[SUPERNODE].pid is not None:
+            self._watch.give_up(at=self._now())
+            state = self._watch.state
+            self._signs.begin()
+        if self._watch.is_stuck(at=self._now()):
+            supervisor.renew(SUPERNODE)
+        if state is NodeState.ONLINE and self._signs.is_silent:
+            state = NodeState.SILENT
+        if self._turn(state) or time.monotonic() - self._written > 5:
             self._tell(supervisor)
         if self._state is NodeState.ONLINE and not self._announced:
             worker = read_status(self._place / WORKER, WorkerStatus)
@@ -185,7 +203,9 @@ class _Once:
                 )
 
     def _turn(self, state: NodeState) -> bool:
-        if state is NodeState.ONLINE:
+        if self._signs.heard_at is not None:
+            self._online_at = self._signs.heard_at
+        elif state is NodeState.ONLINE and self._state is not NodeState.ONLINE:
             self._online_at = self._now()
         if state is self._state:
             return False
@@ -232,10 +252,11 @@ def programs(serving: Serving, fleet: Fleet, *, port: int) -> list[Program]:
     ours = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     local = f"127.0.0.1:{port}"
     supernode = (
-        flower_program("flower-supernode"), "--superlink", fleet.address,
+        sys.executable, "-P", "-m", "clients.holder.supernode", str(place / SIGN), "--superlink", fleet.address,
         "--root-certificates", str(fleet.ca.absolute()), "--auth-supernode-private-key", str(fleet.node_key.absolute()),
         "--isolation", "process", "--superexec-auth-secret-file", str(place / SECRET),
-        "--host", "127.0.0.1", "--port", str(port),
+        "--host", "127.0.0.1", "--port", str(port), "--ssl-ca-certfile", str(place / CERTIFICATE),
+        "--ssl-certfile", str(place / CERTIFICATE), "--ssl-keyfile", str(place / KEY),
     )  # fmt: skip
     # -P: nothing that lies in the directory they run in is imported.
     worker = (sys.executable, "-P", "-m", "clients.holder.worker", str(directory), local, serving.form.value)
@@ -258,7 +279,7 @@ def holder_in(directory: Path) -> str:
     """The name in the settings, and no more of them: the worker reads and checks the rest."""
     try:
         name = tomllib.loads((directory / "holder.toml").read_text(encoding="utf-8"))["holder"]
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UsageError(
             f"there is no holder.toml in {directory.resolve()}, so this is no data holder's directory. Name one with "
             "--directory, or make one with `fedcredit holder init`."

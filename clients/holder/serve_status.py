@@ -20,6 +20,7 @@ class NodeState(StrEnum):
     CONNECTING = "connecting"
     ONLINE = "online"
     AWAY = "away"
+    SILENT = "silent"
     WAITING = "waiting"
     KEY_REFUSED = "key-refused"
     SIGNATURE_REFUSED = "signature-refused"
@@ -39,13 +40,18 @@ WORDS: Final = {
         "the coordinator cannot be reached at the address in fleet.toml. It is asked again by itself; if that lasts, "
         "ask its operator whether `fedcredit coordinator serve` runs, and whether a firewall is between you."
     ),
+    NodeState.SILENT: (
+        "the coordinator has not answered this node for more than a minute, and the SuperNode does not say why. It is "
+        "started again by itself if that lasts; then read serving/supernode.log."
+    ),
     NodeState.WAITING: (
         "the coordinator still counts the connection that broke off; it lets this node in again within about a minute, "
         "by itself."
     ),
     NodeState.KEY_REFUSED: (
-        "the coordinator does not know this node's key: it was never enrolled, or it was revoked. Ask the "
-        "coordinator's operator; to enrol again, run `fedcredit holder join`."
+        "the coordinator does not let this node's key in: it was never enrolled, it was revoked, or another node is "
+        "connected with it, from a copy of this directory. Stop the other one if there is one; else ask the "
+        "coordinator's operator. To enrol again, run `fedcredit holder join`."
     ),
     NodeState.SIGNATURE_REFUSED: (
         "the coordinator does not accept this node's signature. Most often a clock is wrong: it may be at most 5 "
@@ -119,7 +125,7 @@ class ServeStatus(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     address: str
     state: NodeState
     since: int  # of this state
-    online_at: int | None  # when the node was seen online last
+    online_at: int | None  # when the coordinator answered this node last; None after an orderly stop
     started: int
     pid: int
     programs: dict[str, ProgramStatus]

@@ -83,9 +83,10 @@ def _tell_node(status: ServeStatus, alive: bool, facts: dict[str, Any], lines: l
         name: {"pid": one.pid, "restarts": one.restarts, "last_exit": one.last_exit}
         for name, one in status.programs.items()
     }
-    lines.append(
-        f"node      {status.state.value} since {utc(status.since)}, for {status.coordinator} at {status.address}"
-    )
+    facts["heard_at"] = status.online_at
+    heard = f"last good sign at {utc(status.online_at)}" if status.online_at is not None else "no good sign yet"
+    lines.append(f"node      {status.state.value} since {utc(status.since)}, {heard}")
+    lines.append(f"          for {status.coordinator} at {status.address}")
     if status.state is not NodeState.ONLINE:
         todo.append(WORDS[status.state])
     restarts = ", ".join(f"{name} {one.restarts}" for name, one in status.programs.items() if one.restarts)

@@ -1,6 +1,5 @@
 """The data holder's own settings: where its files and its registry lie, and the policy that has the last word."""
 
-import tomllib
 from pathlib import Path
 from typing import Annotated
 
@@ -8,6 +7,7 @@ import msgspec
 from cryptography.x509 import load_pem_x509_certificates
 
 from federated.recipes.base import RecipeName
+from federated.settings_file import NotSettingsError, read_settings
 from federated.trust import TrustModel
 from privacy.consent.limits import Name
 from privacy.consent.record import Purpose
@@ -109,14 +109,18 @@ class HolderSettings(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 def load_settings(path: Path) -> HolderSettings:
     """The settings in `path`. MalformedError for a missing, unknown or ill-typed key: there are no defaults."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-        settings = msgspec.convert(raw, HolderSettings, strict=True)
-    except FileNotFoundError:
+        settings = read_settings(path, HolderSettings)
+    except (FileNotFoundError, NotADirectoryError):
         raise UsageError(
             f"there is no {path.name} in {path.parent.resolve()}, so this is no data holder's directory. Name one with "
             "--directory, or make one with `fedcredit holder init`."
         ) from None
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError, msgspec.ValidationError) as error:
+    except OSError as error:
+        raise MalformedError(
+            f"{path.parent.name}/{path.name} cannot be opened ({error.strerror}). The data holder should give this "
+            "program permission to read its directory."
+        ) from None
+    except NotSettingsError as error:
         raise MalformedError(
             f"{path.parent.name}/{path.name} is not a data holder's settings: {error}. Every key is needed, none has "
             "a default; the data holder should correct the file."

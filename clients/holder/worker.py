@@ -10,10 +10,13 @@ import signal
 import sys
 import time
 from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
+from clients.holder.loopback import CERTIFICATE
 from clients.holder.node import Holder
 from clients.holder.policy import require_bundle
 from clients.holder.serve_status import WORKER, LastLetter, WorkerStatus, shown_run, write_status
@@ -56,25 +59,30 @@ class Worker:
 
     def take(self, task: NodeTask) -> None:
         """Answer one message, or say that it cannot be: never anything but a letter, a code or a kind of error."""
-        begun, at = time.monotonic(), int(self._clock())
-        header: Header | None = None
-        answer: Letter | None = None
-        failure: str | None = None
+        begun, at, seconds = time.monotonic(), int(self._clock()), self._settings.policy.answer_within_s
+        taken = _Taken()
         try:
-            if (refusal := self._stranger(task)) is not None:
-                answer = refusal
-            else:
-                letter = task.letter()
-                header, answer = letter.header, self._answer(letter, at=at)
-            task.answer(answer)
-        except RefusalError as error:
-            failure = type(error).__name__
-            _LOG.warning("an answer was not taken: %s", error)
-        except Exception as error:  # whatever a message holds, a kind of error leaves and nothing else
-            failure = type(error).__name__
-            _LOG.error("a message was not answered: %s", failure)
-            task.fail(error)
-        self._note(header, answer, failure, at=at, took_s=time.monotonic() - begun)
+            with within(seconds):
+                self._respond(task, taken, at=at)
+        except OutOfTimeError:
+            _LOG.error("an answer took longer than the %d s of policy.answer_within_s and was broken off", seconds)
+            self._stamp = ()  # broken off anywhere, what it held in memory is not trusted
+            if not taken.sending:
+                taken.answer = self._refused(RefusalCode.INTERNAL)
+                with suppress(OutOfTimeError), within(seconds):
+                    _send(task, taken)
+            if not taken.sent:  # a second answer to one message would keep all later ones one behind
+                taken.failure = OutOfTimeError.__name__
+        self._note(taken, at=at, took_s=time.monotonic() - begun)
+
+    def within_time(self, fetch: Callable[[], NodeTask | None]) -> NodeTask | None:
+        """The next message. If that takes too long the process ends: what it has of a message would be lost in it."""
+        try:
+            with within(self._settings.policy.answer_within_s):
+                return fetch()
+        except OutOfTimeError:
+            _LOG.error("a message could not be fetched within policy.answer_within_s; this program is started anew")
+            raise SystemExit(1) from None
 
     def renew(self) -> None:
         """Open the node anew if what it was opened from has changed."""
@@ -101,15 +109,21 @@ class Worker:
             return self._refused(RefusalCode.BUNDLE)
         return None
 
-    def _answer(self, letter: Letter, *, at: int) -> Letter:
-        seconds = self._settings.policy.answer_within_s
+    def _respond(self, task: NodeTask, taken: "_Taken", *, at: int) -> None:
         try:
-            with within(seconds):
-                return self._holder.answer(letter, at=at)
-        except OutOfTimeError:
-            _LOG.error("an answer took longer than the %d s of policy.answer_within_s and was broken off", seconds)
-            self._stamp = ()  # broken off anywhere, what it held in memory is not trusted
-            return self._refused(RefusalCode.INTERNAL)
+            if (refusal := self._stranger(task)) is not None:
+                taken.answer = refusal
+            else:
+                letter = task.letter()
+                taken.header = letter.header
+                taken.answer = self._holder.answer(letter, at=at)
+            _send(task, taken)
+        except Exception as error:  # whatever a message holds, a kind of error leaves and nothing else
+            taken.failure = type(error).__name__
+            _LOG.error("a message was not answered: %s", taken.failure)
+            taken.sending = True
+            task.fail(error)
+            taken.sent = True
 
     def _refused(self, code: RefusalCode) -> Letter:
         return Letter(Refused(self._settings.holder, code))
@@ -120,19 +134,40 @@ class Worker:
         self._settings, self._stamp = settings, _stamp(self._directory, settings)
         self._holder = self._opened(self._directory)
 
-    def _note(
-        self, asked: Header | None, answer: Letter | None, failure: str | None, *, at: int, took_s: float
-    ) -> None:
-        told = answer.header if answer is not None else None
+    def _note(self, taken: "_Taken", *, at: int, took_s: float) -> None:
+        asked, told = taken.header, taken.answer.header if taken.answer is not None else None
         refused = told.code if isinstance(told, Refused) else None
         run = told.run if isinstance(asked, Opening) and isinstance(told, Joined) else getattr(asked, "run", None)
         stage = getattr(asked, "round_number", getattr(asked, "stage", None))
         kind = type(asked).__struct_config__.tag if asked is not None else "unread"
         self._answered += 1
         self._refusals += refused is not None
-        self._last = LastLetter(str(kind), shown_run(run), stage, at, round(1000 * took_s), refused, failure)
+        self._last = LastLetter(str(kind), shown_run(run), stage, at, round(1000 * took_s), refused, taken.failure)
         _LOG.info("answered %s%s", kind, f" with a refusal ({refused.value})" if refused is not None else "")
         self.tell()
+
+
+@dataclass(slots=True)
+class _Taken:
+    """How far one message has come."""
+
+    header: Header | None = None
+    answer: Letter | None = None
+    failure: str | None = None
+    sending: bool = False
+    sent: bool = False
+
+
+def _send(task: NodeTask, taken: _Taken) -> None:
+    if taken.answer is None:
+        raise RuntimeError("there is nothing to send")
+    taken.sending = True
+    try:
+        task.answer(taken.answer)
+    except RefusalError as error:
+        taken.failure = type(error).__name__
+        _LOG.warning("an answer was not taken: %s", error)
+    taken.sent = True
 
 
 def _stamp(directory: Path, settings: HolderSettings) -> Stamp:
@@ -162,7 +197,7 @@ def serve(worker: Worker, desk: TaskDesk, *, pause: Callable[[float], None] = ti
     while True:
         worker.renew()
         try:
-            task = desk.message()
+            task = worker.within_time(desk.message)
         except RefusalError as error:  # the SuperNode is being started anew, which is told once
             if not away:
                 _LOG.warning("%s", error)
@@ -198,9 +233,8 @@ def main(directory: Path, address: str, form: LogForm) -> int:
     try:
         worker = Worker(directory, time.time)
         serving = directory / SERVING
-        desk = TaskDesk(
-            address, secret_in(serving / SECRET), ca=None, patience_s=PATIENCE_S, begun=serving / BEGUN
-        )  # fmt: skip
+        secret, certificate = secret_in(serving / SECRET), secret_in(serving / CERTIFICATE)
+        desk = TaskDesk(address, secret, ca=certificate, patience_s=PATIENCE_S, begun=serving / BEGUN)
         desk.give_up()
         worker.tell()
         _LOG.info("ready")

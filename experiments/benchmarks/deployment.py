@@ -115,7 +115,7 @@ def _small(bed: Bed, settings: DeploymentSettings) -> Small:
         idle = mean_by_program(memory_by_program(bed.deployment))
         bed.plan(TEN_ROUNDS, "ten rounds")
         ten_rounds = work.run(bed)
-        door = work.door_times(bed.home)
+        door = work.door_times(bed)
         bed.plan(SHORT, "uninterrupted")
         short = work.run(bed)
         bed.plan(SHORT, "killed")

@@ -4,15 +4,21 @@ import multiprocessing
 import os
 import ssl
 import time
+from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from statistics import median
 from typing import Final
 
 import httpx
 import msgspec
+from cryptography.hazmat.primitives.asymmetric.ec import ECDSA, EllipticCurvePrivateKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from clients.holder.fleet import NODE_KEY, load_node_key
 from clients.holder.serve import SERVING
 from clients.holder.serve_status import WORKER, WorkerStatus, read_status
 from experiments.benchmarks.deployment_bed import Bed
@@ -20,8 +26,6 @@ from experiments.benchmarks.deployment_run import run_over_flower
 from experiments.benchmarks.deployment_times import Diary, RunTimes, requests_in, slowest_s
 from experiments.deployment import HOST
 from privacy.errors import RefusalCode, RefusalError
-from server.deploy.members import Members
-from server.deploy.node_keys import NodeKeys
 from server.deploy.run_status import State
 from server.deploy.run_status import read_status as read_run
 from server.deploy.settings import Home
@@ -88,28 +92,37 @@ class Door:
         return max(0.0, self.through_s - self.direct_s)
 
 
-def door_times(home: Home, *, requests: int = DOOR_REQUESTS) -> Door:
-    """Requests under an enrolled key and a made-up signature, in turn: SuperLink looks at each and says no.
+def door_times(bed: Bed, *, requests: int = DOOR_REQUESTS) -> Door:
+    """Requests that a data holder has signed and that name no node, in turn: SuperLink looks at each and says no.
 
     On a connection that is kept, as a SuperNode keeps it.
     """
-    key = min(NodeKeys(home.members, Members(home.directory).keys_to_have).shown())
-    headers = {
-        b"flwr-public-key": key, b"flwr-signature": b"AAAA", b"flwr-timestamp": b"2026-01-01T00:00:00+00:00",
-        b"content-type": b"application/protobuf",
-    }  # fmt: skip
+    home, federation = bed.home, bed.federation
+    key = load_node_key(federation.holder_directory(federation.population.holders[0]) / NODE_KEY)
     fleet = home.settings.fleet
     took: dict[int, list[float]] = {fleet.superlink_port: [], fleet.port: []}
     with httpx.Client(verify=_trusted(home), trust_env=False, timeout=30) as http:
         for turn in range(requests + 1):
             for port, seconds in took.items():
+                headers = _signed(key)
                 begun = time.perf_counter()
                 answer = http.post(f"https://{HOST}:{port}{_PULL}", headers=headers, content=b"")
                 if turn:  # the first one opens the connection
                     seconds.append(time.perf_counter() - begun)
-                if answer.status_code in (404, 503):
+                if not answer.content:  # the door's own refusals are empty
                     raise AssertionError("a request that does not reach SuperLink measures nothing")
     return Door(median(took[fleet.superlink_port]), median(took[fleet.port]))
+
+
+def _signed(key: EllipticCurvePrivateKey) -> dict[str, str]:
+    """The headers by which a SuperNode with this key shows that it asks now."""
+    at = datetime.now(UTC).isoformat()
+    pem = key.public_key().public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+    signature = key.sign(at.encode(), ECDSA(SHA256()))
+    return {
+        "flwr-public-key": b64encode(pem).decode(), "flwr-timestamp": at,
+        "flwr-signature": b64encode(signature).decode(), "content-type": "application/protobuf",
+    }  # fmt: skip
 
 
 def _life(

@@ -139,9 +139,10 @@ def _engine(settings: SqlSettings) -> Engine:
             pool_logging_name=_LOGGED,
         )
     except ModuleNotFoundError as error:
+        postgresql = ": pip install 'psycopg[binary]'" if error.name == "psycopg" else ""
         raise UsageError(
             f"{settings.name} needs the database driver {error.name}, which is not installed; install it beside "
-            "fedcredit, for PostgreSQL: pip install 'psycopg[binary]'"
+            f"fedcredit{postgresql}, or name another driver in `url`"
         ) from None
     except (ArgumentError, ValueError, TypeError):
         raise UsageError(

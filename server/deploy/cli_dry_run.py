@@ -58,4 +58,4 @@ def _dry_runs(home: "Home") -> "DryRuns":
     from server.deploy.dry_run import DryRuns
     from server.deploy.flower_run import over_flower
 
-    return DryRuns(home, over_flower, time.monotonic, lambda what: click.echo(f"{what} ...", err=True))
+    return DryRuns(home, over_flower, time.monotonic, lambda what: click.echo(f"{what} ...", err=True), time.time)

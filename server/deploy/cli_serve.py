@@ -16,6 +16,9 @@ def serve(directory: Path, log_form: LogForm) -> None:
 
     Flower's SuperLink runs as a child of this program, on this machine only; before it stands a door that passes on
     what enrolled nodes ask, and nothing else. Whoever is enrolled or revoked meanwhile is so at once.
+
+    SuperLink does what any program on this machine asks of it, under whatever account: keep the coordinator's machine
+    for the coordinator alone.
     """
     from federated.logs import setup
     from server.deploy.serve import serve as run

@@ -1,7 +1,8 @@
 """A dry run: every data holder is asked once about a signed plan, and nothing of a run is begun.
 
 At the data holders it counts as an opening of the run that it asks about, and people are charged for being counted.
-Here it leaves the ledgers' marks, so that a data holder that loses the count is noticed, and nothing else.
+Here it leaves the ledgers' marks, so that a data holder that loses the count is noticed, and an entry in the round
+log, as people may be charged.
 """
 
 from collections.abc import Callable, Mapping
@@ -14,12 +15,14 @@ from federated.coverage import DEVIATION, coverage_statement
 from federated.lock import alone
 from federated.messages import Coverage, Enquiry, Letter, Refused
 from federated.plan import LARGEST_PEOPLE, run_id
+from federated.round_log import Event
 from privacy.consent.limits import DIGEST_BYTES
 from privacy.consent.signing import PayloadType, verify
 from privacy.errors import MalformedError, RefusalCode, RefusalError, TamperingError
 from server.answers import LONGEST_LEDGER, claimed_by
 from server.coordinator import Coordinator, Pinned
 from server.deploy.checkpoints import Heads, newest, registry_of
+from server.deploy.round_log import RoundLog
 from server.deploy.runs import Channels, signed_plan
 from server.deploy.settings import Home
 from server.deploy.traffic import Traffic, traffic_of
@@ -27,8 +30,8 @@ from server.grid_channel import wait_for_nodes
 from server.memory import LedgerMarks
 
 _BUSY = (
-    "A run of this coordinator is under way, and asking now would end it. Wait until `fedcredit coordinator status` "
-    "says that it has ended, then ask again."
+    "A run or another dry run of this coordinator is under way, and asking now would end it. Wait until `fedcredit "
+    "coordinator status` says that it has ended, then ask again."
 )
 
 
@@ -86,6 +89,7 @@ class DryRuns:
     channels: Channels
     clock: Callable[[], float]  # of seconds that only go on, for how long answers take
     tell: Callable[[str], None]
+    now: Callable[[], float]  # UTC seconds
     registry: Callable[[Home], AbstractContextManager[Heads]] = registry_of
 
     def ask(self, *, plan: str | None = None, deadline_s: float | None = None) -> DryRun:
@@ -102,10 +106,12 @@ class DryRuns:
             with self.registry(self.home) as heads:
                 pinned = Pinned(signed, newest(heads, holders, public=settings.registry.public))
             coordinator = Coordinator(self.home.directory, pinned=pinned, schema=self.home.schema)
+            log = RoundLog(self.home.round_log, self.home.key())
             with self.channels(self.home, tell=self.tell) as channel:
                 self.tell(f"waiting for {len(holders)} nodes")
                 wait_for_nodes(channel, len(holders), deadline_s=settings.run.nodes_deadline_s)
                 self.tell("asking everybody")
+                log.append(Event.ASKED, run=pinned.run, at=int(self.now()), plan=signed.digest)
                 return ask_everybody(
                     coordinator,
                     LedgerMarks(self.home.directory),

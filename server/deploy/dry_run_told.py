@@ -42,7 +42,7 @@ def estimate(count: int, holders: int = 1) -> tuple[int, int, int]:
 
 def _head(dry_run: DryRun) -> Iterator[str]:
     plan = dry_run.coordinator.plan
-    yield f"Plan {plan.name}, {dry_run.coordinator.signed.digest[:16]}; nothing of a run was begun."
+    yield f"Plan {plan.name}, {dry_run.coordinator.signed.digest[:16]}; this dry run has begun no run."
     for one in dry_run.said:
         yield f"  {one.holder}: {_said(one)}"
     if dry_run.strangers:
@@ -110,7 +110,8 @@ def _traffic(dry_run: DryRun) -> Iterator[str]:
     took = f"{dry_run.round_trip_s:.1f} s" if dry_run.whole else f"at most {dry_run.round_trip_s:.1f} s"
     yield (
         f"This exchange took {took}, so expect about {traffic.exchanges * dry_run.round_trip_s:.0f} s, and the data "
-        "holders' own computing besides, which is not known here."
+        "holders' own computing besides, which is not known here. That is rough: the first exchange, as this may have "
+        "been, is slower than those after it."
     )
 
 

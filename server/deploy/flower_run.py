@@ -45,7 +45,8 @@ def over_flower(home: Home, *, tell: Callable[[str], None]) -> Iterator[GridChan
             ) from None
         finally:
             task.end(completed=completed)
-            (home.directory / _LEFTOVER).unlink(missing_ok=True)
+            with suppress(OSError):  # it has ended, and to end it again does nothing
+                (home.directory / _LEFTOVER).unlink(missing_ok=True)
     finally:
         desk.close()
         superlink.close()

@@ -4,14 +4,15 @@ The proxy reads the file anew whenever it changes, so whoever is admitted or rev
 """
 
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 from typing import Final
 
 import msgspec
 
-from federated.enrolment import MAX_PEERS, EnrolmentRequest, Hex32, HolderId, NodeKeyText
+from federated.enrolment import CLOCK_ERROR_S, MAX_PEERS, EnrolmentRequest, Hex32, HolderId, NodeKeyText
 from federated.files import write_whole
 from federated.lock import alone
 from privacy.consent.limits import UtcSeconds
@@ -35,6 +36,17 @@ class Member(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=Tr
     revoked: UtcSeconds | None
     welcomed: UtcSeconds | None = None
     former: tuple[NodeKeyText, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class KeyTexts:
+    """Node keys (OpenSSH): those that SuperLink should know, with their data holders' ids, and those it should not.
+
+    A key that is in neither was never enrolled here, or the list is an earlier one than it should be.
+    """
+
+    to_have: dict[str, str]
+    to_remove: frozenset[str]
 
 
 class Admission(StrEnum):
@@ -69,9 +81,19 @@ class Members:
         """Who is enrolled and not revoked, by id."""
         return {holder: member for holder, member in self.load().items() if member.revoked is None}
 
-    def keys_to_have(self) -> dict[str, str]:
-        """The node keys (OpenSSH) that SuperLink should know, each with its data holder's id; no others."""
-        return {member.node_key: holder for holder, member in self.current().items()}
+    def keys(self) -> KeyTexts:
+        """The node keys that are enrolled now, and those that were revoked or replaced."""
+        members = self.load()
+        former = {key for member in members.values() for key in member.former}
+        revoked = {member.node_key for member in members.values() if member.revoked is not None}
+        to_have = {member.node_key: holder for holder, member in members.items() if member.revoked is None}
+        return KeyTexts(to_have, frozenset(former | revoked))
+
+    def begin(self) -> None:
+        """Write down that nobody is enrolled yet, unless there is a list: from now on, none at all is a lost one."""
+        with suppress(RefusalError), alone(self._lock, ""):  # whoever has the lock is writing the list
+            if not self._path.exists():
+                write_whole(self._path, b"{}")
 
     def check(self, request: EnrolmentRequest, *, again: bool) -> Admission:
         """What admitting `request` would change. RefusalError if it may not be admitted."""
@@ -113,8 +135,9 @@ class Members:
     def welcome(self, holder: str, *, at: int) -> tuple[Member, int]:
         """Note that `holder` is written a welcome at `at`; the entry, and the time that goes into the welcome.
 
-        That is later than any before it, whatever the clock says: data holders refuse to go back. UsageError or
-        RefusalError unless the data holder is enrolled and not revoked.
+        That is later than any before it, if the clock was set back by an hour or less: data holders refuse to go back,
+        and take nothing from more than an hour ahead. UsageError or RefusalError unless the data holder is enrolled
+        and not revoked; RefusalError if the last welcome lies further ahead.
         """
         with self._changing() as members:
             member = members.get(holder)
@@ -124,6 +147,15 @@ class Members:
                 raise RefusalError(
                     "this data holder was revoked and is written no welcome. If it shall take part once more, let it "
                     "write a request and enrol that with --again.",
+                    RefusalCode.POLICY,
+                )
+            if (member.welcomed or 0) > at + CLOCK_ERROR_S:
+                raise RefusalError(
+                    "the last welcome of this data holder was written more than an hour after what this machine's "
+                    "clock shows now, and data holders take neither an older one nor one from the future. Compare "
+                    "this clock with another and set it right. If it is right and was ahead then, shut the data "
+                    "holder out with `fedcredit coordinator enroll --revoke`, let it write a request with `fedcredit "
+                    "holder join --request FILE --new-node-key`, and enrol that with --again.",
                     RefusalCode.POLICY,
                 )
             issued_at = max(at, (member.welcomed or 0) + 1)

@@ -48,7 +48,7 @@ class Metrics:
         """SuperLink ended although nobody had told it to."""
         self._restarts.inc()
 
-    def nodes(self, *, enrolled: int, online: int | None, well: bool) -> None:
+    def nodes(self, *, enrolled: int | None, online: int | None, well: bool) -> None:
         """So many data holders are enrolled and connected (None: not known), and SuperLink answers or does not."""
         self._nodes.enrolled, self._nodes.online, self._nodes.well = enrolled, online, well
 
@@ -76,13 +76,14 @@ class Metrics:
 
 class _Nodes(Collector):
     def __init__(self) -> None:
-        self.enrolled = 0
+        self.enrolled: int | None = 0
         self.online: int | None = None
         self.well = False
 
     def collect(self) -> Iterator[Metric]:
         """The counts as they were last seen; what is not known is left out."""
-        yield GaugeMetricFamily("fedcredit_nodes_enrolled", "Data holders enrolled and not revoked", self.enrolled)
+        if self.enrolled is not None:
+            yield GaugeMetricFamily("fedcredit_nodes_enrolled", "Data holders enrolled and not revoked", self.enrolled)
         if self.online is not None:
             yield GaugeMetricFamily("fedcredit_nodes_online", "Nodes that SuperLink hears from", self.online)
         yield GaugeMetricFamily("fedcredit_superlink_up", "Whether SuperLink answers", float(self.well))

@@ -1,7 +1,7 @@
 """Keeps what SuperLink knows in step with who is enrolled, and tells how it is."""
 
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -9,7 +9,7 @@ import msgspec
 
 from federated.files import write_whole
 from privacy.errors import RefusalError
-from server.deploy.node_keys import NodeKeys
+from server.deploy.node_keys import Listed, NodeKeys
 from server.deploy.superlink import Known
 
 LOG: Final = logging.getLogger("fedcredit.serve")
@@ -25,15 +25,15 @@ class Watched(Protocol):
     def well(self) -> bool:
         """Whether it answers."""
 
-    def match(self, holders: Mapping[bytes, str]) -> Known:
-        """Make it know these nodes and no others."""
+    def match(self, holders: Mapping[bytes, str], gone: Collection[bytes]) -> Known:
+        """Make it know `holders` and none of `gone`."""
 
 
 class Gauges(Protocol):
     """Where the figures go; see `server.deploy.metrics.Metrics`."""
 
-    def nodes(self, *, enrolled: int, online: int | None, well: bool) -> None:
-        """So many are enrolled and connected."""
+    def nodes(self, *, enrolled: int | None, online: int | None, well: bool) -> None:
+        """So many are enrolled and connected; None: not known."""
 
 
 class NodeWatch:
@@ -47,23 +47,27 @@ class NodeWatch:
         self._superlink, self._keys, self._gauges, self._clock = superlink, keys, gauges, clock
         self._told, self._fixed = told, {"address": address, "pid": pid, "started": at}
         self._last: dict[str, object] = {}
-        self._matched: tuple[int, Mapping[bytes, str]] | None = None
+        self._matched: tuple[int, Listed] | None = None
         self._next_look, self._next_match, self._starts = 0.0, 0.0, 0
+        self._enrolled: int | None = None
         self._online: int | None = None
+        self._unlisted = 0
         self._failing = False
         self.well = False
 
     def look(self, *, starts: int) -> None:
         """Look once; `starts` says how often SuperLink has been started. Nothing that fails here ends the program."""
-        holders = self._keys.holders()
+        listed = self._keys.listed()
+        self._enrolled = None if listed is None else len(listed.holders)
         if starts != self._starts or not self.well or self._clock() >= self._next_look:
             self._ask_how_it_is(starts)
-        if not self.well:
-            self._online = None
-        elif self._matched != (starts, holders) or self._clock() >= self._next_match:
-            self._online = self._match(starts, holders)
+        if not self.well or listed is None:
+            # What cannot be read is no list of nobody: SuperLink would let go of everybody, for ever.
+            self._online, self._matched = None, None
+        elif self._matched != (starts, listed) or self._clock() >= self._next_match:
+            self._online = self._match(starts, listed)
             self._next_match = self._clock() + MATCH_S
-        self._gauges.nodes(enrolled=len(holders), online=self._online, well=self.well)
+        self._gauges.nodes(enrolled=self._enrolled, online=self._online, well=self.well)
         self.tell("running", starts=starts)
 
     def tell(self, state: str, *, starts: int) -> None:
@@ -71,7 +75,7 @@ class NodeWatch:
         superlink = "running" if self.well else "starting" if starts < 2 else "restarting"
         news: dict[str, object] = {
             "state": state, "superlink": superlink if state == "running" else "stopped",
-            "enrolled": len(self._keys.holders()),
+            "enrolled": self._enrolled, "unlisted": self._unlisted,
         }  # fmt: skip
         if news == self._last:
             return
@@ -90,22 +94,32 @@ class NodeWatch:
             LOG.info("SuperLink answers")
         self._starts = starts
 
-    def _match(self, starts: int, holders: Mapping[bytes, str]) -> int | None:
+    def _match(self, starts: int, listed: Listed) -> int | None:
         before = self._matched
         try:
-            known = self._superlink.match(holders)
+            known = self._superlink.match(listed.holders, listed.gone)
         except RefusalError as error:
             self._matched = None
             if not self._failing:
                 LOG.error("the list of data holders could not be handed to SuperLink; it is tried again: %s", error)
             self._failing = True
             return None
-        self._matched, self._failing = (starts, holders), False
+        self._matched, self._failing = (starts, listed), False
+        self._note_unlisted(known.unlisted)
         if before != self._matched:
-            LOG.info("data holders enrolled: %d", len(holders))
+            LOG.info("data holders enrolled: %d", len(listed.holders))
             for holder in known.spent:
                 LOG.error(
                     "%s was revoked before and shows the same node key again, which SuperLink never takes twice. It "
                     "should make another with `fedcredit holder join --new-node-key` and be enrolled anew.", holder,
                 )  # fmt: skip
         return known.online
+
+    def _note_unlisted(self, unlisted: int) -> None:
+        if unlisted not in {0, self._unlisted}:
+            LOG.warning(
+                "SuperLink knows node keys that members.json does not name: %d. None of them is let in. If "
+                "members.json was restored from an earlier copy, enrol again who is missing; if not, a program on this "
+                "machine has registered them: only the coordinator's own should run here.", unlisted,
+            )  # fmt: skip
+        self._unlisted = unlisted

@@ -5,21 +5,27 @@ is. So it listens on this machine only, and this stands before it. What is asked
 of ours; what is sent on is built from that list, and never from what a stranger wrote.
 """
 
+import asyncio
+import logging
 import re
 import ssl
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 from typing import Final, Protocol
 
 import httpx
-from starlette.types import Receive, Scope, Send
+from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePublicKey
+from starlette.types import Message, Receive, Scope, Send
 
 from federated.rate_limit import RateLimit
+from server.deploy import node_shares
+from server.deploy.node_proof import is_proven
 
+LOG: Final = logging.getLogger("fedcredit.proxy")
 FLEET: Final = (
     "activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages", "push-messages", "get-run", "get-fab",
     "push-object", "pull-object", "confirm-message-received",
@@ -41,8 +47,10 @@ _UNKNOWN: Final = (412, b'{"code":2004,"detail":"This node is not enrolled."}')
 """What SuperLink says to a node that it does not know. Said at the beginning it is what a SuperNode writes down."""
 _PATHS: Final = {path.encode(): path for path in (HEALTH, *(f"/v1/fleet/{name}" for name in FLEET))}
 _KEY: Final = b"flwr-public-key"
+_SIGNATURE: Final = b"flwr-signature"
+_TIMESTAMP: Final = b"flwr-timestamp"
 _ASKED: Final = frozenset({
-    b"accept", b"content-type", _KEY, b"flwr-signature", b"flwr-timestamp",
+    b"accept", b"content-type", _KEY, _SIGNATURE, _TIMESTAMP,
     b"flwr-package-name", b"flwr-package-version", b"flwr-component-name",
 })  # fmt: skip
 """The headers that are sent on. The rest is between a node and us, or not of Flower."""
@@ -52,6 +60,8 @@ _NEVER: Final = frozenset({b"transfer-encoding", b"upgrade", b"expect", b"traile
 _LENGTH: Final = re.compile(rb"[0-9]{1,9}\Z")
 
 Headers = list[tuple[bytes, bytes]]
+Shown = Mapping[bytes, EllipticCurvePublicKey]
+"""Node keys by the header values that name them."""
 
 
 class Closed(StrEnum):
@@ -59,22 +69,30 @@ class Closed(StrEnum):
 
     PATH = "path"  # not a method and target of ours
     SHAPE = "shape"  # framed as no SuperNode frames it
+    LIST = "list"  # who is enrolled cannot be read now
     KEY = "key"  # not under the key of an enrolled data holder
+    SIGNATURE = "signature"  # under the key of one who has not signed it, or not now
     SIZE = "size"
     RATE = "rate"
+    BYTES = "bytes"  # more under one key than the disk is meant for
+    BUSY = "busy"  # as many under one key as may be at once
+    SLOW = "slow"  # its body did not come in
     DOWN = "down"  # SuperLink did not answer
+    FAILED = "failed"  # SuperLink answered that it had failed
+    FAULT = "fault"  # ours
 
     @property
     def status(self) -> int:
         """What is answered, with nothing besides. A SuperNode tries again after 503, and ends itself after 401.
 
-        After 403 it would stay, take itself for connected, and never be heard of again (tried with Flower 1.41).
+        After 403 it would stay, take itself for connected, and never be heard of again, and after 500 as well: so
+        whatever may pass is a 503, and nothing is ever a 500 (tried with Flower 1.41).
         """
-        return _STATUS[self]
+        return _STATUS.get(self, 503)
 
 
 _STATUS: Final = {
-    Closed.PATH: 404, Closed.SHAPE: 404, Closed.KEY: 401, Closed.SIZE: 413, Closed.RATE: 503, Closed.DOWN: 503,
+    Closed.PATH: 404, Closed.SHAPE: 404, Closed.KEY: 401, Closed.SIGNATURE: 401, Closed.SIZE: 413,
 }  # fmt: skip
 
 
@@ -90,14 +108,16 @@ class Watcher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """A request that may pass: one of our own paths, and headers that SuperLink needs."""
+    """A request that may pass: one of our own paths, headers that SuperLink needs, under whose key, its body's size."""
 
     path: str
     headers: Headers
+    key: bytes = b""
+    size: int = 0
 
 
-def admitted(scope: Scope, keys: Callable[[], frozenset[bytes]]) -> Asked | Closed:
-    """What a request asks for, if it may; `keys` gives the key headers of those who are enrolled now."""
+def admitted(scope: Scope, keys: Callable[[], Shown | None], *, at: float) -> Asked | Closed:
+    """What a request asks for, if it may at `at` (UTC s); `keys` gives the keys that are enrolled now, if it can."""
     method, version, headers = scope["method"], scope["http_version"], scope["headers"]
     path = _PATHS.get(scope["state"].get("target", b""))
     if path is None or method != ("GET" if path == HEALTH else "POST"):
@@ -113,12 +133,25 @@ def admitted(scope: Scope, keys: Callable[[], frozenset[bytes]]) -> Asked | Clos
         return Asked(path, []) if length in {None, b"0"} else Closed.SHAPE
     if length is None or not _LENGTH.match(length):
         return Closed.SHAPE
-    if told.get(_KEY) not in keys():
-        return Closed.KEY
-    if int(length) > MOST_BODY_BYTES:
-        return Closed.SIZE
     sent_on = [(name, value) for name, value in headers if name in _ASKED]
-    return Asked(path, [*sent_on, (b"accept-encoding", b"identity"), (b"content-length", length)])
+    asked = Asked(
+        path, [*sent_on, (b"accept-encoding", b"identity"), (b"content-length", length)], told.get(_KEY, b""),
+        int(length),
+    )  # fmt: skip
+    return _refusal(asked, told, keys(), at) or asked
+
+
+def _refusal(asked: Asked, told: Mapping[bytes, bytes], keys: Shown | None, at: float) -> Closed | None:
+    if keys is None:
+        return Closed.LIST
+    key = keys.get(asked.key)
+    if key is None:
+        return Closed.KEY
+    if asked.size > MOST_BODY_BYTES:
+        return Closed.SIZE
+    # Last, for it is what costs most. SuperLink looks once more, and whether the node that is named has the key.
+    timestamp, signature = told.get(_TIMESTAMP, b""), told.get(_SIGNATURE, b"")
+    return None if is_proven(key, timestamp=timestamp, signature=signature, at=at) else Closed.SIGNATURE
 
 
 def upstream(port: int, ca: Path) -> httpx.AsyncClient:
@@ -133,20 +166,25 @@ def upstream(port: int, ca: Path) -> httpx.AsyncClient:
 class Proxy:
     """The door (ASGI): `keys` says who is enrolled now, `well` whether SuperLink answers.
 
-    `connect` is called once the server's loop runs. Nothing of a request is logged; `watcher` counts.
+    `connect` is called once the server's loop runs. Nothing of a request is logged; `watcher` counts, and `meet` is
+    given the address of each node that has proven itself. `utc` is the time of day, `clock` never goes back.
     """
 
     def __init__(
         self,
         connect: Callable[[], httpx.AsyncClient],
         *,
-        keys: Callable[[], frozenset[bytes]],
+        keys: Callable[[], Shown | None],
         well: Callable[[], bool],
         watcher: Watcher,
+        meet: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = monotonic,
+        utc: Callable[[], float] = time,
     ) -> None:
-        self._connect, self._keys, self._well, self._watcher = connect, keys, well, watcher
-        self._limit, self._clock = RateLimit(REQUESTS_BURST, REQUESTS_PER_S), clock
+        self._connect, self._keys, self._well, self._watcher, self._meet = connect, keys, well, watcher, meet
+        self._limit, self._clock, self._utc = RateLimit(REQUESTS_BURST, REQUESTS_PER_S), clock, utc
+        self._bytes = RateLimit(node_shares.BYTES_BURST, node_shares.BYTES_PER_S)
+        self._places = node_shares.Places()
         self._upstream: httpx.AsyncClient | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -154,7 +192,7 @@ class Proxy:
         if scope["type"] == "lifespan":
             await self._live(receive, send)
         elif scope["type"] == "http":
-            await self._answer(scope, receive, send)
+            await self._answer_or_close(scope, receive, send)
 
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
@@ -163,67 +201,118 @@ class Proxy:
             await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
+    async def _answer_or_close(self, scope: Scope, receive: Receive, send: Send) -> None:
+        begun = False
+
+        async def sent(message: Message) -> None:
+            nonlocal begun
+            begun = True
+            await send(message)
+
+        try:
+            await self._answer(scope, receive, sent)
+        except Exception as error:
+            # The web server would answer 500, after which a node is never heard of again.
+            LOG.error("a request could not be passed on (%s); the node tries again", type(error).__name__)
+            if not begun:
+                await self._close(Closed.FAULT, send)
+
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         address = scope["client"][0] if scope["client"] else ""
-        asked = admitted(scope, self._keys)
         if self._limit.take(address, at=self._clock()):
-            asked = Closed.RATE
+            await self._close(Closed.RATE, send)
+            return
+        asked = admitted(scope, self._keys, at=self._utc())
         if asked is Closed.KEY and scope["state"]["target"] == _ACTIVATE:
             await self._close(asked, send, *_UNKNOWN)
         elif isinstance(asked, Closed):
-            await self._close(asked, send, asked.status)
+            await self._close(asked, send)
         elif asked.path == HEALTH:
             # From what we know: who is not enrolled does not reach SuperLink, not even to ask how it is.
             status = 200 if self._well() else 503
             self._watcher.answered(HEALTH, status)
             await _end(send, status, [])
         else:
-            await self._pass_on(asked, receive, send)
+            self._meet(address)
+            await self._pass_on_in_turn(asked, receive, send)
+
+    async def _pass_on_in_turn(self, asked: Asked, receive: Receive, send: Send) -> None:
+        try:
+            async with self._places.one(asked.key):
+                if self._bytes.take(asked.key.decode("ascii"), asked.size, at=self._clock()):
+                    await self._close(Closed.BYTES, send)
+                else:
+                    await self._pass_on(asked, receive, send)
+        except node_shares.FullError:
+            await self._close(Closed.BUSY, send)
 
     async def _pass_on(self, asked: Asked, receive: Receive, send: Send) -> None:
         assert self._upstream is not None  # noqa: S101 (the server starts before it answers)
-        request = self._upstream.build_request("POST", asked.path, headers=asked.headers, content=_body(receive))
+        body = _body(receive, self._clock)
+        request = self._upstream.build_request("POST", asked.path, headers=asked.headers, content=body)
         try:
             answer = await self._upstream.send(request, stream=True)
         except _GoneError:
             return
-        except httpx.HTTPError:
-            await self._close(Closed.DOWN, send, Closed.DOWN.status)
+        except _SlowError:
+            await self._close(Closed.SLOW, send)
             return
-        self._watcher.answered(asked.path, answer.status_code)
-        headers = [(name.lower(), value) for name, value in answer.headers.raw if name.lower() in _ANSWERED]
-        await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
-        size = 0
-        try:
-            async with aclosing(answer):
-                async for part in answer.aiter_raw():
-                    size += len(part)
-                    if size > MOST_BODY_BYTES:
-                        return  # without its end: the node sees that it was cut off
-                    await send({"type": "http.response.body", "body": part, "more_body": True})
         except httpx.HTTPError:
+            await self._close(Closed.DOWN, send)
             return
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+        async with aclosing(answer):
+            if answer.status_code >= 500:
+                await self._close(Closed.FAILED, send)
+            else:
+                self._watcher.answered(asked.path, answer.status_code)
+                await _hand_back(answer, send)
 
-    async def _close(self, reason: Closed, send: Send, status: int, body: bytes = b"") -> None:
+    async def _close(self, reason: Closed, send: Send, status: int | None = None, body: bytes = b"") -> None:
         self._watcher.refused(reason)
         # What is left of the body is not read, and who tries again pays for the handshake again.
         kind = [(b"content-type", b"application/json")] if body else []
-        await _end(send, status, [(b"connection", b"close"), *kind], body)
+        await _end(send, reason.status if status is None else status, [(b"connection", b"close"), *kind], body)
 
 
 class _GoneError(Exception):
     """The node hung up before it had sent everything."""
 
 
-async def _body(receive: Receive) -> AsyncIterator[bytes]:
+class _SlowError(Exception):
+    """The node keeps its place and sends next to nothing."""
+
+
+async def _body(receive: Receive, clock: Callable[[], float]) -> AsyncIterator[bytes]:
+    # Only waiting for the node counts, and not how long SuperLink takes what has come.
+    left = node_shares.BODY_S
     while True:
-        message = await receive()
+        before = clock()
+        try:
+            async with asyncio.timeout(left):
+                message = await receive()
+        except TimeoutError:
+            raise _SlowError from None
         if message["type"] != "http.request":
             raise _GoneError
+        left += len(message["body"]) / node_shares.BODY_BYTES_PER_S - (clock() - before)
         yield message["body"]
         if not message["more_body"]:
             return
+
+
+async def _hand_back(answer: httpx.Response, send: Send) -> None:
+    headers = [(name.lower(), value) for name, value in answer.headers.raw if name.lower() in _ANSWERED]
+    await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
+    size = 0
+    try:
+        async for part in answer.aiter_raw():
+            size += len(part)
+            if size > MOST_BODY_BYTES:
+                return  # without its end: the node sees that it was cut off, and asks again
+            await send({"type": "http.response.body", "body": part, "more_body": True})
+    except httpx.HTTPError:
+        return
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 async def _end(send: Send, status: int, headers: Headers, body: bytes = b"") -> None:

@@ -1,8 +1,10 @@
 """The bundle of a finished run, from what the run has left in the coordinator's directory."""
 
 import hashlib
+import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,7 +77,8 @@ def publish(home: Home, out: Path, *, run: str | None, at: int) -> Published:
     """Write the bundle of `run` (None: the last one that was finished) to the new directory `out`, and log it.
 
     UsageError if there is no such run or something lies in `out`; TamperingError if its files are others than those
-    that the round log says it ended with. The bundle is there whole or not at all.
+    that the round log says it ended with. The bundle is there whole or not at all. It is logged once it is there: if
+    that very bundle is there without an entry, as after a crash in between, it is logged now.
     """
     key = home.key()
     log = RoundLog(home.round_log, key)
@@ -90,24 +93,24 @@ def publish(home: Home, out: Path, *, run: str | None, at: int) -> Published:
     encoder = Encoder(load_schema(home.schema))
     excludes = exclusions(kept.plan, recipe_of(kept.plan, encoder), holders=len(kept.holders))
     out = out.resolve()
-    building = _beside(out)
-    if out.exists() and (not out.is_dir() or any(out.iterdir())):
-        raise UsageError(f"{out} is there already and is left as it is. Give --out a new directory.")
+    if _is_taken(out) and not (out / MANIFEST).is_file():
+        raise _taken(out)
     try:
-        shutil.rmtree(building, ignore_errors=True)
-        building.mkdir(parents=True)
-        write_bundle(kept, key, building, encoder=encoder, excludes=excludes)
-        digest = hashlib.sha256((building / MANIFEST).read_bytes()).hexdigest()
-        log.append(Event.PUBLISHED, run=entry.run, at=at, manifest=digest)
-        building.replace(out)
+        with _building(out) as building:
+            write_bundle(kept, key, building, encoder=encoder, excludes=excludes)
+            digest = hashlib.sha256((building / MANIFEST).read_bytes()).hexdigest()
+            if not _is_taken(out):
+                building.replace(out)
+                _settle(out.parent)
+            elif _logged_before(log, entry.run, digest) or _contents(out) != _contents(building):
+                raise _taken(out)
     except OSError as error:
         raise RefusalError(
             f"{out} could not be written ({error.strerror}), and nothing is left of it. Make room, or give --out a "
             "directory that may be written.",
             RefusalCode.INTERNAL,
         ) from None
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
+    log.append(Event.PUBLISHED, run=entry.run, at=at, manifest=digest)
     return Published(entry.run, out, digest)
 
 
@@ -169,7 +172,43 @@ def _plan_of(home: Home, digest: str) -> SignedPlan:
     return signed_plan(home, digest)
 
 
-def _beside(out: Path) -> Path:
+def _logged_before(log: RoundLog, run: str, manifest: str) -> bool:
+    return any(
+        one.event is Event.PUBLISHED and one.run == run and one.detail == {"manifest": manifest}
+        for one in log.entries
+    )
+
+
+def _is_taken(out: Path) -> bool:
+    return out.exists() and (not out.is_dir() or any(out.iterdir()))
+
+
+def _taken(out: Path) -> UsageError:
+    return UsageError(f"{out} is there already and is left as it is. Give --out a new directory.")
+
+
+@contextmanager
+def _building(out: Path) -> Iterator[Path]:
+    """A new directory beside `out`, gone afterwards unless it has become `out`. What is not ours is not touched."""
     if not out.name:
         raise UsageError(f"{out} is the root of the file system; give --out a directory of its own.")
-    return out.with_name(f".{out.name}.building")
+    building = out.with_name(f".{out.name}.{os.getpid()}.building")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    building.mkdir()
+    try:
+        yield building
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _contents(directory: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() if path.is_file() else b"" for path in directory.iterdir()}
+
+
+def _settle(directory: Path) -> None:
+    """Make a new name durable."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

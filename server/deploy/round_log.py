@@ -1,17 +1,17 @@
 """The coordinator's round log on its disk: every entry is durable before what it tells of goes on."""
 
-import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Final
 
+from federated.lock import take_turn
 from federated.round_log import EMPTY, Event, LogEntry, LogHead, head_of, split, verify_lines, write_line
 from privacy.consent.signing import SigningKey
 from privacy.errors import RefusalCode, RefusalError, TamperingError
 
-_MODE: Final = 0o644
+_MODE: Final = 0o600
 _PART: Final = 1 << 20
 
 
@@ -43,7 +43,8 @@ class RoundLog:
     def append(self, event: Event, *, run: str = "", at: int, **detail: Any) -> LogEntry:
         """Add an entry at the instant `at` (UTC seconds); durable on return.
 
-        RefusalError if it cannot be written: then nothing is added. TamperingError if the file was changed meanwhile.
+        RefusalError if it cannot be written, or another program does not end its own write: then nothing is added.
+        TamperingError if the file was changed meanwhile.
         """
         with self._alone() as descriptor:
             lines, torn = split(self._news(descriptor))
@@ -92,7 +93,7 @@ class RoundLog:
         except OSError as error:
             raise _unwritable(self._path, error) from None
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX)  # it goes when the file is closed, also by a crash
+            take_turn(descriptor, self._path.name)  # until the file is closed, also by a crash
             yield descriptor
         finally:
             os.close(descriptor)

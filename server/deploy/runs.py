@@ -2,11 +2,12 @@
 
 import hashlib
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Any, Final, Protocol
 
 import msgspec
 
@@ -14,7 +15,7 @@ from federated.files import write_whole
 from federated.lock import alone
 from federated.plan import SignedPlan, TrainingPlan
 from federated.round_log import Event
-from privacy.errors import FedcreditError, MalformedError, RefusalCode, RefusalError, UsageError
+from privacy.errors import FedcreditError, MalformedError, RefusalCode, RefusalError, TamperingError, UsageError
 from server.coordinator import MEASURED, RECORD, Coordinator, Pinned
 from server.deploy import unfinished
 from server.deploy.checkpoints import Heads, newest, registry_of
@@ -32,8 +33,8 @@ RESULTS: Final = {"model": "model.json", "scorecard": "scorecard.json", "measure
 """What a finished run leaves, by what it is; the round log has the digest of each."""
 
 _BUSY = (
-    "A run of this coordinator is under way already: `fedcredit coordinator status` shows how far it is. Wait until it "
-    "has ended, or end it with `fedcredit coordinator stop`."
+    "A run or a dry run of this coordinator is under way already: `fedcredit coordinator status` says which. Wait until "
+    "it has ended, or end a run with `fedcredit coordinator stop` and a dry run with Ctrl-C where it was started."
 )
 
 
@@ -83,18 +84,22 @@ class Runs:
                     "give it up with --abandon: then what it has charged stays charged, and is of no use.",
                     RefusalCode.REPLAY,
                 )
-            pinned = self._pinned(signed_plan(self.home, plan))
-            if left is not None:
+            pinned = self._pinned(signed_plan(self.home, plan), log)
+            if left is not None and left.run != pinned.run:
                 log.append(Event.ABANDONED, run=left.run, at=self._now)
                 unfinished.forget(directory)
+            elif left is not None:  # the same plan over the same heads: what was answered is kept, and is used
+                log.append(Event.RESUMED, run=left.run, at=self._now)
+                self.tell("this is the run that was to be given up, so it is gone on with", 0, 0)
             document = msgspec.json.encode(pinned.checkpoints, order="sorted")
             write_whole(directory / CHECKPOINTS, document)
             if (self.home.runs / pinned.run / RECORD).exists():
-                return self._finish(pinned, log, self._book(pinned), was_there=True)
-            log.append(
-                Event.RUN_BEGUN, run=pinned.run, at=self._now, plan=pinned.signed.digest,
-                checkpoints=hashlib.sha256(document).hexdigest(),
-            )  # fmt: skip
+                return self._finish(pinned, log, self._book(pinned, log), was_there=True)
+            if left is None or left.run != pinned.run:
+                log.append(
+                    Event.RUN_BEGUN, run=pinned.run, at=self._now, plan=pinned.signed.digest,
+                    checkpoints=hashlib.sha256(document).hexdigest(),
+                )  # fmt: skip
             unfinished.keep(directory, pinned)
             return self._drive(pinned, log, deadline_s)
 
@@ -110,37 +115,37 @@ class Runs:
                 raise UsageError("no run is left to go on with. Begin one with `fedcredit coordinator run`.")
             log.append(Event.RESUMED, run=left.run, at=self._now)
             if (self.home.runs / left.run / RECORD).exists():
-                return self._finish(left, log, self._book(left))
+                return self._finish(left, log, self._book(left, log))
             return self._drive(left, log, deadline_s)
 
-    def _pinned(self, signed: SignedPlan) -> Pinned:
+    def _pinned(self, signed: SignedPlan, log: RoundLog) -> Pinned:
         """The plan with the newest lane heads. Nobody is asked anything but the registry."""
-        book = self._book(Pinned(signed, {}), run="")
-        try:
+        book = self._book(Pinned(signed, {}), log, run="")
+        with _told(book):
             coordinator = Coordinator(self.home.directory, pinned=Pinned(signed, {}), schema=self.home.schema)
             self._require_due(coordinator.plan)
             self._wait(book, "asking the registry for the lanes' newest heads")
             with self.registry(self.home) as heads:
                 holders = [entry.holder for entry in coordinator.plan.roster]
                 return Pinned(signed, newest(heads, holders, public=self.home.settings.registry.public))
-        except FedcreditError as error:
-            with _best_effort():
-                book.change(state=State.REFUSED, message=str(error))
-            raise
 
     def _drive(self, pinned: Pinned, log: RoundLog, deadline_s: float | None) -> Finished:
-        book = self._book(pinned)
+        book = self._book(pinned, log)
         try:
             coordinator = Coordinator(self.home.directory, pinned=pinned, schema=self.home.schema)
-            self._require_due(coordinator.plan)
-            with self.channels(self.home, tell=lambda what: self._wait(book, what)) as channel:
-                self._gather(channel, coordinator.plan, book)
-                coordinator.run(
-                    channel,
-                    no_progress,
-                    deadline_s=self._deadline(deadline_s),
-                    observer=Watch(log, book, self.tell, self.clock),
-                )
+            carry_out = partial(
+                coordinator.run,
+                progress=no_progress,
+                deadline_s=self._deadline(deadline_s),
+                observer=Watch(log, book, self.tell, self.clock),
+            )
+            if coordinator.is_answered:  # it can be ended whatever the hour, and whoever is online
+                carry_out(None)
+            else:
+                self._require_due(coordinator.plan)
+                with self.channels(self.home, tell=lambda what: self._wait(book, what)) as channel:
+                    self._gather(channel, coordinator.plan, book)
+                    carry_out(channel)
             return self._finish(pinned, log, book)
         except Stopped:
             with _best_effort():
@@ -171,6 +176,8 @@ class Runs:
             )
 
     def _refused(self, pinned: Pinned, log: RoundLog, book: StatusBook, error: FedcreditError) -> None:
+        if any(one.event is Event.FINISHED and one.run == pinned.run for one in log.entries):
+            return  # what failed came after its end, so no end is told after that one
         begun = unfinished.is_begun(self.home.directory, pinned.run)
         family = type(error).__name__.removesuffix("Error").lower()
         code = error.code.value if isinstance(error, RefusalError) else family
@@ -184,19 +191,20 @@ class Runs:
 
     def _finish(self, pinned: Pinned, log: RoundLog, book: StatusBook, *, was_there: bool = False) -> Finished:
         directory = self.home.runs / pinned.run
-        digests = _digests(directory)
-        entry = {"plan": pinned.signed.digest, **digests}
-        if not any(
-            one.event is Event.FINISHED and one.run == pinned.run and one.detail == entry for one in log.entries
-        ):
-            log.append(Event.FINISHED, run=pinned.run, at=self._now, **entry)
-        record = _record(directory / RECORD)
-        stages = len(record.releases)
-        book.change(
-            state=State.FINISHED, stage=stages, stages=stages, what="finished",
-            holders=dict.fromkeys(record.holders, JOINED) | record.left_out | record.refused,
-        )  # fmt: skip
-        unfinished.forget(self.home.directory)  # last: whoever is killed before has everything above to do again
+        entry = {"plan": pinned.signed.digest, **_digests(directory)}
+        known = [one.detail for one in log.entries if one.event is Event.FINISHED and one.run == pinned.run]
+        with _told(book):
+            for detail in known:
+                _require_same(entry, detail)
+            record = _record(directory / RECORD)
+            if not known:
+                log.append(Event.FINISHED, run=pinned.run, at=self._now, **entry)
+            stages = len(record.releases)
+            book.change(
+                state=State.FINISHED, stage=stages, stages=stages, what="finished",
+                holders=dict.fromkeys(record.holders, JOINED) | record.left_out | record.refused,
+            )  # fmt: skip
+            unfinished.forget(self.home.directory)  # last: whoever is killed before has everything above to do again
         return Finished(pinned.run, pinned.signed.digest, directory, record.holders, record.refused, was_there)
 
     @contextmanager
@@ -204,9 +212,12 @@ class Runs:
         with alone(self.home.run_lock, _BUSY):
             yield RoundLog(self.home.round_log, self.home.key())
 
-    def _book(self, pinned: Pinned, *, run: str | None = None) -> StatusBook:
+    def _book(self, pinned: Pinned, log: RoundLog, *, run: str | None = None) -> StatusBook:
         name, plan = pinned.run if run is None else run, pinned.signed.digest
-        return StatusBook(self.home.status, run=name, plan=plan, pid=os.getpid(), clock=self.clock)
+        book = StatusBook(self.home.status, run=name, plan=plan, pid=os.getpid(), clock=self.clock)
+        begun = (one.at for one in log.entries if one.event is Event.RUN_BEGUN and one.run == name)
+        book.now = msgspec.structs.replace(book.now, started=next(begun, book.now.started))
+        return book
 
     def _wait(self, book: StatusBook, what: str) -> None:
         book.change(state=State.WAITING, what=what)
@@ -287,6 +298,27 @@ def _digests(directory: Path) -> dict[str, str]:
         with suppress(FileNotFoundError):
             found[what] = hashlib.sha256((directory / name).read_bytes()).hexdigest()
     return found
+
+
+def _require_same(found: Mapping[str, str], logged: Mapping[str, Any]) -> None:
+    """TamperingError unless what a run has left is what the round log says that it ended with."""
+    wrong = sorted(RESULTS.get(what, what) for what in found.keys() | logged.keys() if found.get(what) != logged.get(what))
+    if wrong:
+        raise TamperingError(
+            f"{', '.join(wrong)} of the run: changed or gone since the run ended, says the round log. The coordinator "
+            "should restore the run's directory from a copy, and must not publish or score with what is there."
+        )
+
+
+@contextmanager
+def _told(book: StatusBook) -> Iterator[None]:
+    """A failure of the body is in the run's status as well."""
+    try:
+        yield
+    except FedcreditError as error:
+        with _best_effort():
+            book.change(state=State.REFUSED, message=str(error))
+        raise
 
 
 @contextmanager

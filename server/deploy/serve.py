@@ -23,15 +23,18 @@ from privacy.errors import RefusalCode, RefusalError
 from server.deploy.members import Members
 from server.deploy.metrics import Metrics
 from server.deploy.node_keys import NodeKeys
+from server.deploy.node_shares import KeptConnections
 from server.deploy.node_watch import NodeWatch
 from server.deploy.proxy import Proxy, upstream
 from server.deploy.settings import Home
-from server.deploy.superlink import NAME, SuperLink, superlink
+from server.deploy.superlink import NAME, SuperLink, has_begun, superlink
 
 LOG: Final = logging.getLogger("fedcredit.serve")
 MOST_CONNECTIONS: Final = 512
 MOST_CONNECTIONS_EACH: Final = 256
 """From one address, which data holders may share; a node keeps two or three."""
+KEPT_CONNECTIONS: Final = 128
+"""Of all, only for addresses of nodes that are enrolled; strangers cannot fill these."""
 PATIENCE: Final = Patience(handshake=10, request=20, answer=300)
 """Nodes leave a connection idle for 5 s before they give it up, and a model may come over a slow line."""
 START_S: Final = 90.0
@@ -61,7 +64,11 @@ class _Serving:
     def __init__(self, home: Home, listener: socket.socket) -> None:
         self._home, self._listener = home, listener
         self._metrics = Metrics(home, time.time)
-        self._keys = NodeKeys(home.members, Members(home.directory).keys_to_have)
+        members = Members(home.directory)
+        if not has_begun(home):
+            members.begin()
+        self._keys = NodeKeys(home.members, members.keys)
+        self._connections = KeptConnections(MOST_CONNECTIONS, MOST_CONNECTIONS_EACH, kept=KEPT_CONNECTIONS)
         self._supervisor = Supervisor(
             [superlink(home)], pid_file=home.superlink / "supervised.json", ended=self._note_end
         )
@@ -93,7 +100,10 @@ class _Serving:
 
     def run(self, listening: Callable[[str], None]) -> None:
         """Wait for SuperLink, then open the door, until told to stop."""
-        door = _Door(_config(self._home, self._app()), started=partial(listening, self._address), tend=self._tend)
+        door = _Door(
+            _config(self._home, self._app()), self._connections, started=partial(listening, self._address),
+            tend=self._tend,
+        )  # fmt: skip
         for number in (signal.SIGTERM, signal.SIGINT):
             # Uvicorn hands the signal on when it is done; without this the process would then die of it.
             signal.signal(number, partial(self._stop, door))
@@ -112,7 +122,7 @@ class _Serving:
         home = self._home
         return Proxy(
             partial(upstream, home.settings.fleet.superlink_port, home.tls / "ca.pem"), keys=self._keys.shown,
-            well=lambda: self._watch.well, watcher=self._metrics,
+            well=lambda: self._watch.well, watcher=self._metrics, meet=self._connections.meet,
         )  # fmt: skip
 
     def _until_well(self) -> None:
@@ -158,8 +168,12 @@ class _Serving:
 class _Door(GuardedServer):
     """The listening server. Between two of its ticks SuperLink is tended, by the thread that started it."""
 
-    def __init__(self, config: uvicorn.Config, *, started: Callable[[], None], tend: Callable[[], None]) -> None:
+    def __init__(
+        self, config: uvicorn.Config, connections: KeptConnections, *, started: Callable[[], None],
+        tend: Callable[[], None],
+    ) -> None:  # fmt: skip
         super().__init__(config, most=MOST_CONNECTIONS, each=MOST_CONNECTIONS_EACH, started=started, patience=PATIENCE)
+        self._shares = connections
         self._tend = tend
 
     async def on_tick(self, counter: int) -> bool:

@@ -7,6 +7,7 @@ from typing import Annotated, Final, Literal
 
 import msgspec
 
+from federated.settings_file import NotSettingsError, read_settings
 from federated.trust import Aggregation, TrustModel
 from privacy.consent.limits import KEY_BYTES, Name, ServiceUrl
 from privacy.consent.signing import SigningKey
@@ -260,8 +261,8 @@ class Home:
 def load_settings(path: Path) -> CoordinatorSettings:
     """The settings in `path`. MalformedError names a missing, unknown or ill-typed key; there are no defaults."""
     try:
-        settings = parse_settings(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        settings = read_settings(path, CoordinatorSettings)
+    except (FileNotFoundError, NotADirectoryError):
         raise UsageError(
             f"there is no {path.name} in {path.parent.resolve()}, so this is no coordinator's directory. Name one with "
             "--directory, or make one with `fedcredit coordinator init`."
@@ -272,7 +273,7 @@ def load_settings(path: Path) -> CoordinatorSettings:
             "to read its directory.",
             RefusalCode.INTERNAL,
         ) from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError, msgspec.ValidationError) as error:
+    except NotSettingsError as error:
         raise MalformedError(
             f"{path.name} is not a coordinator's settings: {error}. Every key is needed and none has a default; the "
             "coordinator should correct the file."

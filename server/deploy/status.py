@@ -14,6 +14,7 @@ from server.deploy.members import Members
 from server.deploy.round_log import RoundLog
 from server.deploy.run_status import RunStatus, State, read_status
 from server.deploy.settings import Home
+from server.deploy.stopping import is_running
 from server.deploy.tls import SOON_DAYS, validities
 
 INTERRUPTED: Final = "interrupted"
@@ -32,6 +33,7 @@ class Report:
     fingerprint: str
     state: str
     run_is_alive: bool
+    dry_run_is_alive: bool  # or a run that has only just begun
     last: dict[str, Any] | None
     unfinished_run: str | None
     serving: bool
@@ -63,9 +65,13 @@ class _Reading:
 def report(home: Home, *, at: int) -> tuple[Report, FedcreditError | None]:
     """How things stand at the instant `at` (UTC seconds), and the gravest of what could not be read, or None."""
     key, reading = home.key(), _Reading()
-    # The lock after the status: a run that ends in between is then told as what it wrote last.
-    alive = is_held(home.run_lock)
     status: RunStatus | None = reading.of(lambda: read_status(home.status), None)
+    alive = is_running(home, status)
+    asking = not alive and is_held(home.run_lock)
+    if not alive and status is not None:  # it may have ended since it was read: its last words are there by now
+        status = reading.of(lambda: read_status(home.status), None)
+        alive = is_running(home, status)
+        asking = asking and not alive
     left = reading.of(lambda: unfinished.kept(home.directory), None)
     log: RoundLog | None = reading.of(lambda: RoundLog(home.round_log, key), None)
     entries: Sequence[LogEntry] = () if log is None else log.entries
@@ -81,6 +87,7 @@ def report(home: Home, *, at: int) -> tuple[Report, FedcreditError | None]:
         fingerprint=fingerprint(key.public),
         state=state,
         run_is_alive=alive,
+        dry_run_is_alive=asking,
         last=None if status is None else _plain(status),
         unfinished_run=None if left is None else left.run,
         serving=serving,
@@ -93,7 +100,7 @@ def report(home: Home, *, at: int) -> tuple[Report, FedcreditError | None]:
         log_holds=log is not None,
         unreadable=tuple(str(error) for error in reading.errors),
         next=_next(
-            state, left is not None, serving=serving, members=len(members), has_plan=home.plan.exists(),
+            state, left is not None, asking=asking, serving=serving, members=len(members), has_plan=home.plan.exists(),
             expiring=any(one.days_left < SOON_DAYS for one in certificates),
         ),
     )  # fmt: skip
@@ -111,6 +118,8 @@ def lines(told: Report) -> list[str]:
     found += [f"certificate {one['file']} ({one['role']}): {one['days_left']} days left" for one in told.certificates]
     found.append(f"last plan signed: {told.plan or 'none'}")
     found.append(_run_line(told))
+    if told.dry_run_is_alive:
+        found.append("under way: a dry run (or a run that has only just begun)")
     if told.last is not None:
         found += [f"  {holder}: {how}" for holder, how in sorted(told.last["holders"].items())]
         if told.last["message"]:
@@ -137,7 +146,7 @@ def _run_line(told: Report) -> str:
 
 def _state(status: RunStatus | None, *, alive: bool) -> str:
     if status is None:
-        return State.WAITING.value if alive else NEVER
+        return NEVER
     if status.state.is_over or alive:
         return status.state.value
     return INTERRUPTED
@@ -151,9 +160,11 @@ def _plain(status: RunStatus) -> dict[str, Any]:
     return {name: getattr(status, name) for name in status.__struct_fields__} | {"state": status.state.value}
 
 
-def _next(state: str, is_left: bool, *, serving: bool, members: int, has_plan: bool, expiring: bool) -> str:
+def _next(state: str, is_left: bool, *, asking: bool, serving: bool, members: int, has_plan: bool, expiring: bool) -> str:
     if state in {State.WAITING, State.OPENING, State.RUNNING}:
         return "wait, or `fedcredit coordinator stop`"
+    if asking:
+        return "wait until the dry run has ended, or end it with Ctrl-C where it was started"
     if expiring:
         return "a certificate runs out soon: `fedcredit coordinator certificates --renew`"
     if not members:

@@ -6,12 +6,11 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Final, NoReturn
 
-from federated.lock import is_held
+from federated.lock import holder_of, is_held
 from privacy.errors import RefusalCode, RefusalError, UsageError
-from server.deploy.run_status import read_status
+from server.deploy.run_status import RunStatus, read_status
 from server.deploy.settings import Home
 
 EXIT_CODE: Final = 130
@@ -51,17 +50,18 @@ def stoppable() -> Iterator[None]:
 def stop_run(home: Home, *, patience_s: float = PATIENCE_S) -> int:
     """Tell the run that is under way to stop, and return when it has; the process that it was.
 
-    UsageError if none is; RefusalError if it cannot be told, or has not ended after `patience_s`.
+    UsageError if none is; RefusalError if what is under way is no run, if it cannot be told to stop, or if it has not
+    ended after `patience_s`.
     """
     if not is_held(home.run_lock):
         raise UsageError(
             "no run is under way, so there is none to stop. `fedcredit coordinator status` says how it is."
         )
     status = read_status(home.status)
-    if status is None or not _has_open(status.pid, home.run_lock):
+    if status is None or not is_running(home, status):
         raise RefusalError(
-            "A run is under way, and which process it is cannot be told from status.json; none was touched. Stop it "
-            "where it was started, with Ctrl-C.",
+            "What is under way is no run that status.json knows: a dry run, or a run that has only just begun. It was "
+            "not touched. Wait until it has ended, or stop it where it was started, with Ctrl-C.",
             RefusalCode.INTERNAL,
         )
     try:
@@ -83,19 +83,6 @@ def stop_run(home: Home, *, patience_s: float = PATIENCE_S) -> int:
     return status.pid
 
 
-def _has_open(pid: int, path: Path) -> bool:
-    """Whether that process has the file open: a number in an old file may be anybody's by now."""
-    descriptors = Path(f"/proc/{pid}/fd")
-    try:
-        wanted = path.stat()
-        return any(_is_same(one, wanted) for one in descriptors.iterdir())
-    except OSError:
-        return False  # it is gone, or another's
-
-
-def _is_same(descriptor: Path, wanted: os.stat_result) -> bool:
-    try:
-        found = descriptor.stat()
-    except OSError:
-        return False  # closed meanwhile
-    return (found.st_dev, found.st_ino) == (wanted.st_dev, wanted.st_ino)
+def is_running(home: Home, status: RunStatus | None) -> bool:
+    """Whether the run that wrote `status` is under way now; a dry run holds the same lock, and writes no status."""
+    return status is not None and is_held(home.run_lock) and holder_of(home.run_lock, status.pid)

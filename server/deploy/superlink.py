@@ -6,7 +6,7 @@ machine could use it. The coordinator's machine is for the coordinator.
 
 import hashlib
 import ssl
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from typing import Final, TypeVar
 
@@ -36,6 +36,7 @@ from server.deploy.settings import Home
 NAME: Final = "SuperLink"
 ANSWER_S: Final = 10.0
 _MEDIA: Final = "application/protobuf"
+_STATE: Final = "state.db"
 _ONLINE, _GONE = "online", "unregistered"
 
 Answer = TypeVar("Answer", bound=Message)
@@ -49,19 +50,28 @@ def superlink(home: Home) -> Program:
         "--host", "127.0.0.1", "--port", str(home.settings.fleet.superlink_port),
         "--ssl-ca-certfile", str(tls / "ca.pem"), "--ssl-certfile", str(tls / "superlink.pem"),
         "--ssl-keyfile", str(tls / "superlink.key"),
-        "--enable-supernode-auth", "--database", str(directory / "state.db"),
+        "--enable-supernode-auth", "--database", str(directory / _STATE),
         "--isolation", "process", "--superexec-auth-secret-file", str(home.secret_file.absolute()),
         "--disable-runtime-dependency-installation",
     )  # fmt: skip
     return Program(NAME, command, flower_environment(directory), directory, directory / "superlink.log")
 
 
+def has_begun(home: Home) -> bool:
+    """Whether SuperLink was started before and so may know nodes."""
+    return (home.superlink / _STATE).exists()
+
+
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What SuperLink knows of the enrolled nodes: how many are online, and whose keys it will not take again."""
+    """What SuperLink knows of nodes: how many enrolled ones are online, and whose keys it will not take again.
+
+    `unlisted` may connect to it although the coordinator's list does not name them at all; the door lets none in.
+    """
 
     online: int
     spent: tuple[str, ...]
+    unlisted: int = 0
 
 
 class SuperLink:
@@ -89,21 +99,26 @@ class SuperLink:
         except httpx.HTTPError:
             return False
 
-    def match(self, holders: Mapping[bytes, str]) -> Known:
-        """Make SuperLink know the nodes of `holders`, ids by node key in PEM, and no others.
+    def match(self, holders: Mapping[bytes, str], gone: Collection[bytes]) -> Known:
+        """Make SuperLink know the nodes of `holders`, ids by node key in PEM, and none of `gone`.
 
-        RefusalError (internal) if it does not answer; what was done until then holds.
+        What it once lets go it never takes again. So a key that is in neither is left alone: it may be a data
+        holder's, and the list an earlier one. RefusalError (internal) if it does not answer; what was done holds.
         """
         nodes = {node.public_key: node for node in self._nodes()}
-        for key, node in nodes.items():
-            if key not in holders and node.status != _GONE:
+        there = {key: node for key, node in nodes.items() if node.status != _GONE}
+        for key, node in there.items():
+            if key in gone and key not in holders:
                 self._call("unregister-node", UnregisterNodeRequest(node_id=node.node_id), UnregisterNodeResponse())
         for key, holder in holders.items():
             if key not in nodes:
                 self._call("register-node", RegisterNodeRequest(public_key=key, name=holder), RegisterNodeResponse())
-        # A key that it has once let go it never takes again.
-        spent = (holder for key, holder in holders.items() if key in nodes and nodes[key].status == _GONE)
-        return Known(sum(nodes[key].status == _ONLINE for key in holders if key in nodes), tuple(spent))
+        spent = (holder for key, holder in holders.items() if key in nodes and key not in there)
+        return Known(
+            online=sum(there[key].status == _ONLINE for key in holders if key in there),
+            spent=tuple(spent),
+            unlisted=sum(key not in holders and key not in gone for key in there),
+        )
 
     def online(self) -> int:
         """How many nodes are connected. RefusalError (internal) if it does not answer."""

@@ -1,7 +1,6 @@
 """The registry's own settings: one complete file, and the key and certificate that lie beside it."""
 
 import ipaddress
-import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final
@@ -10,6 +9,7 @@ import msgspec
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from federated.settings_file import NotSettingsError, read_settings
 from privacy.consent.limits import KEY_BYTES, MAX_MERGE_DELAY_S, MAX_SUBMISSIONS, Name
 from privacy.consent.signing import SigningKey
 from privacy.errors import MalformedError, RefusalCode, RefusalError
@@ -101,15 +101,14 @@ class Home:
 def load_settings(path: Path) -> RegistrySettings:
     """The settings in `path`. MalformedError names a missing, unknown or ill-typed key; there are no defaults."""
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-        settings = msgspec.convert(raw, RegistrySettings, strict=True)
+        settings = read_settings(path, RegistrySettings)
     except OSError as error:
         raise RefusalError(
             f"{path.name} cannot be opened ({error.strerror}). Name the registry's directory, or make one with "
             "`fedcredit registry init`.",
             RefusalCode.INTERNAL,
         ) from None
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError, msgspec.ValidationError) as error:
+    except NotSettingsError as error:
         raise MalformedError(
             f"{path.name} is not a registry's settings: {error}. Every key is needed and none has a default; the "
             "registry's operator should correct the file."

@@ -1,12 +1,11 @@
 """What a test waits for: a run that is in a round, and a program that answers again."""
 
-import socket
 import subprocess
 import time
 
 from server.deploy.run_status import State, read_status
 from server.deploy.settings import Home
-from tests.deployment.live import Live
+from tests.deployment.live import Live, listens
 
 BEGUN_WITHIN_S = 60.0
 
@@ -30,10 +29,3 @@ def restart(live: Live, name: str, port: int) -> None:
     starts = fates[name].starts
     supervisor = live.supervisor
     live.until(lambda: supervisor.fates()[name].starts > starts and listens(port), f"{name} is there again")
-
-
-def listens(port: int) -> bool:
-    """Whether somebody listens on that port of this machine."""
-    with socket.socket() as door:
-        door.settimeout(1)
-        return door.connect_ex(("127.0.0.1", port)) == 0

@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 from msgspec.structs import replace
 
@@ -85,6 +87,9 @@ class Live:
         since = int(time.time())
         self.supervisor.start()
         self.until(lambda: not {*self._deployment().missing(since=since)} - {*but}, "everybody is online")
+        if "registry" not in but:
+            port = urlsplit(self.federation.registry_url).port
+            self.until(lambda: listens(port or 0), "the registry listens")
 
     def stop(self) -> None:
         """End whatever runs."""
@@ -273,6 +278,13 @@ class Live:
         path = [*self.path, *([] if fault is None else [PLANTED]), ROOT]
         planted = {} if fault is None else {"PLANTED_FAULT": str(fault)}
         return {"PYTHONPATH": os.pathsep.join(map(str, path)), **planted}
+
+
+def listens(port: int) -> bool:
+    """Whether somebody listens on that port of this machine."""
+    with socket.socket() as door:
+        door.settimeout(1)
+        return door.connect_ex(("127.0.0.1", port)) == 0
 
 
 def _one_round(schema: Schema) -> RecipeSettings:

@@ -32,6 +32,7 @@ EVENTS: Final = (
     "data holder that hangs",
     "data holder that hangs where no signal ends it",
     "data holder that answers twice",
+    "data holder that begins an answer and does not end it",
     "data holder that answers too late",
     "data holder that answers NaN",
     "data holder that answers in a wrong shape",

@@ -6,7 +6,7 @@ import pytest
 
 from tests.deployment.conftest import Settle
 from tests.deployment.in_time import wait_for_round
-from tests.deployment.live import Live
+from tests.deployment.live import COMMAND_S, Live
 
 pytestmark = pytest.mark.slow
 
@@ -25,6 +25,23 @@ def kill_after(module):
     module.BegunRun._write = write_and_die
 
 FAULTS = {{"server.memory": kill_after}}
+"""
+
+HELD = """
+import time
+from pathlib import Path
+
+def hold(module):
+    asks = module.Watch.asks
+
+    def ask_and_wait(self, stage, instruction):
+        asks(self, stage, instruction)
+        while Path({path!r}).exists():
+            time.sleep(0.05)
+
+    module.Watch.asks = ask_and_wait
+
+FAULTS = {{"server.deploy.watch": hold}}
 """
 
 
@@ -65,14 +82,18 @@ def test_a_run_is_stopped_in_a_round_and_a_second_one_refused_while_it_goes_on(l
     assert (stopped["run_is_alive"], stopped["log_holds"]) == (False, True)
     assert stopped["unfinished_run"] == stopped["last"]["run"]
 
-    goes_on = live.begin("resume")
+    held = live.directory / "held"
+    held.touch()
+    goes_on = live.begin("resume", fault=HELD.format(path=str(held)))
     wait_for_round(live, goes_on)
     second = live.command("run")
     meanwhile = live.status()
+    held.unlink()
     assert second.returncode == 3
     assert "under way already" in second.stderr
     assert meanwhile["run_is_alive"]
-    assert goes_on.wait(60) == 0, goes_on.communicate()[1]
+    _, told = goes_on.communicate(timeout=COMMAND_S)
+    assert goes_on.returncode == 0, told
     run = stopped["unfinished_run"]
     live.require_lawful(run)
     record = live.record(run)

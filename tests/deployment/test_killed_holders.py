@@ -14,7 +14,7 @@ from tests.deployment.live import PLANTED, Live
 
 pytestmark = pytest.mark.slow
 
-HOLDERS = 7
+HOLDERS = 6
 DEADLINE_S = "60"
 """Nobody uses it up: whoever is killed says so as soon as it is back."""
 
@@ -30,7 +30,7 @@ RESTARTS = 20
 
 @pytest.fixture(scope="module")
 def some(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """Seven data holders online, each of which can be spoiled."""
+    """Six data holders online, each of which can be spoiled."""
     made = Live.make(tmp_path_factory.mktemp("some") / "federation", holders=HOLDERS)
     for name in made.names:
         made.plant(name, (PLANTED / "spoiled.py").read_text(encoding="utf-8"))

@@ -1,4 +1,4 @@
-"""One run with ten data holders, eight of them odd: whatever one of them does, the others get their model."""
+"""One run with ten data holders, nine of them odd: whatever one of them does, the others get their model."""
 
 from collections.abc import Iterator
 
@@ -11,7 +11,7 @@ from tests.deployment.live import PLANTED, Live
 pytestmark = pytest.mark.slow
 
 HOLDERS = 10
-ANSWER_WITHIN_S = "2"
+ANSWER_WITHIN_S = "10"
 DEADLINE_S = "25"
 """Of each exchange, which those who hang or are late use up; whoever is not odd answers within a second or two."""
 
@@ -24,6 +24,7 @@ ODD = {
     "fern-water": "answers in a wrong shape",
     "ginkgo-mobile": "answers with a record nobody asked for",
     "hazel-insurance": "answers as iris-rentals",
+    "juniper-books": "begins an answer and does not end it",
 }
 
 
@@ -77,7 +78,7 @@ def test_odd_data_holders_are_named_and_hurt_neither_the_others_nor_the_next_run
         paid = "charged and unused" if charged[name] else "nothing charged"
         if name == "cedar-power":
             assert told[name] == "joined"
-            seen(event, "a model, its first answer in it once", told[name])
+            seen(event, "a model, its answer in it once", told[name])
             continue
         reason = left_out[name]
         assert told[name].startswith(f"left out of release 1: {reason}")

@@ -1,16 +1,28 @@
 """The digest of an app bundle: the same for the same code however it was packed, and another for anything else."""
 
 import io
+import tomllib
 import tracemalloc
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from federated import app_bundle
-from federated.app_bundle import PROJECT, _digest, digest, digest_of, files
+from federated.app_bundle import (
+    DEEPEST_KEY,
+    LARGEST_PACKED_BYTES,
+    LARGEST_PROJECT_BYTES,
+    MOST_FILES,
+    PROJECT,
+    _digest,
+    digest,
+    digest_of,
+    files,
+)
 from federated.flower_tasks import packed_bundle
 from privacy.errors import MalformedError
 
@@ -157,3 +169,58 @@ def test_a_damaged_bundle_is_malformed_or_another(data: st.DataObject) -> None:
 def test_what_is_no_archive_is_malformed(bundle: bytes) -> None:
     with pytest.raises(MalformedError):
         digest_of(bundle)
+
+
+def _parsed(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The settings that are parsed from now on."""
+    loads, parsed = tomllib.loads, list[str]()
+
+    def noted(text: str) -> dict[str, Any]:
+        parsed.append(text)
+        return loads(text)
+
+    monkeypatch.setattr(tomllib, "loads", noted)
+    return parsed
+
+
+@pytest.mark.parametrize(
+    "project",
+    [
+        b".".join([b"a"] * 16_000) + b" = 1",
+        b"[" + b".".join([b"a"] * 16_000) + b"]",
+        b"a = 1\n" + b" . ".join([b'"a"'] * 1_000) + b" = 1",
+        b"#" + bytes(LARGEST_PROJECT_BYTES),
+    ],
+)
+def test_settings_that_take_long_to_read_are_not_read(project: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = _parsed(monkeypatch)
+    with pytest.raises(MalformedError):
+        digest_of(pack({**SMALL, PROJECT: project}))
+    assert parsed == []
+
+
+def test_settings_at_the_bounds_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    parsed = _parsed(monkeypatch)
+    deep = b".".join([b"a"] * (DEEPEST_KEY + 1)) + b" = 1\n#"
+    digest_of(pack({**SMALL, PROJECT: deep + b"x" * (LARGEST_PROJECT_BYTES - len(deep))}))
+    assert len(parsed) == 1
+
+
+def test_more_files_than_any_version_has_are_not_unpacked(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(app_bundle, "MOST_FILES", 3)
+    digest_of(pack(SMALL))
+    bundle = pack({**SMALL, "server/more.py": b""})
+    monkeypatch.setattr(zipfile, "ZipFile", lambda *_: pytest.fail("it was opened"))
+    with pytest.raises(MalformedError):
+        digest_of(bundle)
+
+
+def test_a_larger_archive_than_flower_packs_is_not_opened(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(zipfile, "ZipFile", lambda *_: pytest.fail("it was opened"))
+    with pytest.raises(MalformedError):
+        digest_of(bytes(LARGEST_PACKED_BYTES + 1))
+
+
+def test_this_version_is_far_within_the_limits() -> None:
+    assert len(files()) < MOST_FILES / 5
+    assert len(files()[PROJECT]) < LARGEST_PROJECT_BYTES / 10

@@ -7,38 +7,43 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.common.constant import FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE
 from flwr.common.serde import message_from_proto, message_to_proto, recorddict_from_proto, recorddict_to_proto
+from flwr.supercore.inflatable.inflatable_object import get_all_nested_objects
 from flwr.supercore.task_identity import TaskIdentity
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from federated.flower import read_letter, write_failure, write_letter
+from federated.flower import read_letter, size_of, write_failure, write_letter
 from federated.messages import Letter, Refused, encode_header
+from federated.nonces import PIECE_BYTES, unwoven, woven, woven_size
 from privacy.errors import MalformedError, RefusalCode
 from tests.federated.letters import LETTERS, same
 
 HEADER = encode_header(Refused("aster-bank", RefusalCode.PLAN))
+NONCE = bytes(range(16))
 
 
 def _records(header: Any = None, arrays: Any = None, **more: Any) -> RecordDict:
-    return RecordDict(
-        {
-            "header": ConfigRecord({"json": HEADER}) if header is None else header,
-            "arrays": ArrayRecord({}) if arrays is None else arrays,
-            **more,
-        }
-    )
+    header = ConfigRecord({"json": HEADER, "nonce": NONCE}) if header is None else header
+    return RecordDict({"header": header} | ({} if arrays is None else {"arrays": arrays}) | more)
 
 
 def _with_array(data: bytes, **fields: Any) -> RecordDict:
-    declared = {"dtype": "float64", "shape": (2,), "stype": "numpy.ndarray"} | fields
-    return _records(arrays=ArrayRecord({"x": Array(data=data, **declared)}))
+    declared = {"dtype": "float64", "shape": (2,), "stype": "fedcredit.letter"} | fields
+    return _records(arrays=ArrayRecord({"x": Array(data=NONCE + data, **declared)}))
 
 
 def _saved(array: Any, *, allow_pickle: bool = False) -> bytes:
     file = io.BytesIO()
     np.save(file, array, allow_pickle=allow_pickle)
     return file.getvalue()
+
+
+def _one_array() -> ArrayRecord:
+    arrays = _with_array(_saved(np.ones(2)))["arrays"]
+    assert isinstance(arrays, ArrayRecord)
+    return arrays
 
 
 @given(LETTERS)
@@ -64,17 +69,23 @@ def test_the_records_that_tests_below_break_are_whole() -> None:
     "records",
     [
         RecordDict(),
-        RecordDict({"header": ConfigRecord({"json": HEADER})}),
-        RecordDict({"arrays": ArrayRecord({})}),
+        RecordDict({"arrays": _one_array()}),
+        _records(arrays=ArrayRecord({})),
         _records(metrics=MetricRecord({"people": 12})),
         _records(header=MetricRecord({"json": 1})),
         _records(header=ArrayRecord({})),
         _records(arrays=ConfigRecord({})),
-        _records(header=ConfigRecord({"json": HEADER, "note": "about Ms Doe"})),
+        _records(header=ConfigRecord({"json": HEADER, "nonce": NONCE, "note": "about Ms Doe"})),
         _records(header=ConfigRecord({})),
-        _records(header=ConfigRecord({"json": HEADER.decode()})),
-        _records(header=ConfigRecord({"json": [HEADER]})),
-        _records(header=ConfigRecord({"json": HEADER + b" "})),
+        _records(header=ConfigRecord({"json": HEADER})),
+        _records(header=ConfigRecord({"json": HEADER, "nonce": NONCE[:-1]})),
+        _records(header=ConfigRecord({"json": HEADER, "nonce": b""}), arrays=_one_array()),
+        _records(header=ConfigRecord({"json": HEADER, "nonce": NONCE + b"0"})),
+        _records(header=ConfigRecord({"json": HEADER, "nonce": 16})),
+        _records(header=ConfigRecord({"json": HEADER, "nonce": bytes(16)}), arrays=_one_array()),
+        _records(header=ConfigRecord({"json": HEADER.decode(), "nonce": NONCE})),
+        _records(header=ConfigRecord({"json": [HEADER], "nonce": NONCE})),
+        _records(header=ConfigRecord({"json": HEADER + b" ", "nonce": NONCE})),
     ],
 )
 def test_other_records_are_malformed(records: RecordDict) -> None:
@@ -140,6 +151,7 @@ def test_a_damaged_array_is_malformed_or_an_array(data: st.DataObject) -> None:
         ({"shape": (1,) * 65}, np.ones((1,) * 64)),
         ({"shape": (2, 2)}, np.asfortranarray(np.ones((2, 2)))),
         ({"stype": "torch.Tensor"}, np.ones(2)),
+        ({"stype": "numpy.ndarray"}, np.ones(2)),
     ],
 )
 def test_an_array_that_differs_from_what_flower_says_of_it_is_malformed(fields: Any, array: Any) -> None:
@@ -161,6 +173,42 @@ def test_an_array_without_numbers_and_with_endless_axes_is_malformed(shape: tupl
 def test_no_array_of_another_type_is_ever_written(dtype: Any) -> None:
     with pytest.raises(TypeError):
         write_letter(Letter(Refused("aster-bank", RefusalCode.PLAN), {"x": np.zeros(2, dtype)}))
+
+
+LARGER_THAN_A_PIECE = PIECE_BYTES // 8 + 1
+
+
+@pytest.mark.parametrize("arrays", [{}, {"x": np.zeros(3)}, {"x": np.zeros(2 * LARGER_THAN_A_PIECE), "y": np.zeros(3)}])
+def test_no_name_that_flower_gives_to_a_part_of_a_letter_can_be_foreseen(arrays: Any) -> None:
+    """Whoever registered such a name first could make SuperLink refuse the letter, at every try."""
+    letter = Letter(Refused("aster-bank", RefusalCode.PLAN), arrays)
+    first, second = (set(get_all_nested_objects(write_letter(letter))) for _ in range(2))
+    assert len(first) == len(second) >= 2
+    assert not first & second
+
+
+def test_flower_names_an_array_in_pieces_as_large_as_ours() -> None:
+    assert FLWR_PRIVATE_MAX_ARRAY_CHUNK_SIZE == PIECE_BYTES
+    letter = Letter(Refused("aster-bank", RefusalCode.PLAN), {"x": np.arange(2.0 * LARGER_THAN_A_PIECE)})
+    assert same(read_letter(write_letter(letter)), letter)
+
+
+@given(st.binary(min_size=16, max_size=16), st.integers(1, 3 * PIECE_BYTES))
+@settings(max_examples=20)
+def test_bytes_come_out_of_a_nonce_as_they_went_in_and_their_size_is_foretold(nonce: bytes, size: int) -> None:
+    plain = bytes(size)
+    data = woven(nonce, plain)
+    assert len(data) == woven_size(size)
+    assert unwoven(nonce, data) == plain
+    for damaged in (data + nonce if len(data) % PIECE_BYTES == 0 else b"\0" + data[1:], b"\1" + data):
+        if damaged != data:
+            with pytest.raises(MalformedError):
+                unwoven(nonce, damaged)
+
+
+def test_the_size_of_a_letter_does_not_depend_on_chance() -> None:
+    letter = Letter(Refused("aster-bank", RefusalCode.PLAN), {"x": np.ones(9)})
+    assert size_of(letter) == size_of(letter) > 9 * 8 + 16 * 2 + len(encode_header(letter.header))
 
 
 def test_a_failure_says_its_class_and_nothing_of_its_text() -> None:

@@ -6,12 +6,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from federated import processes, programs
-from federated.processes import MARK, born, end_stale, remember
+from federated.processes import MARK, born, end_stale, mark_of, remember
 from federated.programs import Fate, Program, Supervisor, cut_log, pause_s
 from privacy.errors import RefusalError, UsageError
 
@@ -191,22 +192,26 @@ def test_a_new_life_ends_what_the_last_one_left(
 ) -> None:
     monkeypatch.setattr(processes, "_PROC", proc)
     pid_file = tmp_path / "pids"
+    mark = mark_of(pid_file)
     left = [
-        subprocess.Popen([sys.executable, "-c", code], env={MARK: str(pid_file)}, stdout=-1, start_new_session=True)
+        subprocess.Popen([sys.executable, "-c", code], env={MARK: mark}, stdout=-1, start_new_session=True)
         for code in (_SLEEPS, _DEAF)
     ]
-    other = subprocess.Popen([sys.executable, "-c", _SLEEPS], env={MARK: str(tmp_path / "other")}, stdout=-1)
+    others = [  # of another directory; and of one with the same path, in a container that shares our numbers
+        subprocess.Popen([sys.executable, "-c", _SLEEPS], env={MARK: theirs}, stdout=-1)
+        for theirs in (mark_of(tmp_path / "other"), str(pid_file), f"{pid_file}#{'0' * 32}", f"{mark}0")
+    ]
     try:
-        for process in (*left, other):
+        for process in (*left, *others):
             assert process.stdout is not None
             process.stdout.readline()
         remember(pid_file, {str(process.pid): process.pid for process in left})
         monkeypatch.setattr(processes, "_lives", lambda known: lives(known[0]))
-        assert end_stale(pid_file, grace_s=0.3) == 2
+        assert end_stale(pid_file, mark_of(pid_file), grace_s=0.3) == 2
         assert [process.wait(10) for process in left] == [-signal.SIGTERM, -signal.SIGKILL]
-        assert lives(other.pid)
+        assert all(lives(other.pid) for other in others)
     finally:
-        for process in (*left, other):
+        for process in (*left, *others):
             process.kill()
             process.communicate()
 
@@ -218,7 +223,7 @@ def test_a_number_that_somebody_else_got_is_not_killed(tmp_path: Path, monkeypat
         monkeypatch.setattr(processes, "born", lambda _: "long ago")
         remember(pid_file, {"one": innocent.pid})
         monkeypatch.setattr(processes, "born", born)
-        assert end_stale(pid_file, grace_s=0.1) == 0
+        assert end_stale(pid_file, mark_of(pid_file), grace_s=0.1) == 0
         assert lives(innocent.pid)
         innocent.kill()
 
@@ -226,7 +231,58 @@ def test_a_number_that_somebody_else_got_is_not_killed(tmp_path: Path, monkeypat
 def test_a_damaged_pid_file_stops_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(processes, "_PROC", Path("/no/proc/here"))
     (tmp_path / "pids").write_bytes(b"{]")
-    assert end_stale(tmp_path / "pids", grace_s=0.1) == 0
+    assert end_stale(tmp_path / "pids", mark_of(tmp_path / "pids"), grace_s=0.1) == 0
+
+
+def test_a_mark_is_drawn_once_and_kept_to_oneself(tmp_path: Path) -> None:
+    mark = mark_of(tmp_path / "pids")
+    assert mark_of(tmp_path / "pids") == mark
+    kept = tmp_path / "pids.id"
+    assert kept.stat().st_mode & 0o777 == 0o600
+    assert len(bytes.fromhex(mark.rpartition("#")[2])) == 16
+    kept.write_bytes(b"\xff or short")
+    assert mark_of(tmp_path / "pids") not in (mark, f"{tmp_path / 'pids'}#")
+    (tmp_path / "file").write_bytes(b"no directory")  # where nothing can be kept
+    assert mark_of(tmp_path / "file" / "pids") != mark_of(tmp_path / "file" / "pids")
+
+
+@pytest.mark.parametrize(("code", "end"), [(_SLEEPS, -signal.SIGTERM), (_DEAF, -signal.SIGKILL)])
+def test_a_program_that_does_nothing_any_more_is_started_again(
+    tmp_path: Path, stopped: list[Supervisor], code: str, end: int
+) -> None:
+    clock = Hand()
+    one = program(tmp_path, code)
+    supervisor = Supervisor([one], pid_file=tmp_path / "pids", clock=clock)
+    stopped.append(supervisor)
+    supervisor.start()
+    (pid,) = said(one)
+    supervisor.renew("one", grace_s=5)
+    if code == _DEAF:
+        assert tended(supervisor).pid == pid
+        clock.now += 4
+        supervisor.renew("one", grace_s=5)  # asked again, it has no longer
+        clock.now += 1
+    until(lambda: tended(supervisor).pid is None)
+    supervisor.renew("one")  # which nobody hears
+    clock.now += 100
+    fate = tended(supervisor)
+    assert (fate.starts, fate.last_exit) == (2, end)
+    said(one, 2)
+    assert tended(supervisor).pid == fate.pid
+
+
+def test_the_longest_pause_is_each_programs_own(tmp_path: Path, stopped: list[Supervisor]) -> None:
+    clock = Hand()
+    one = replace(program(tmp_path, "raise SystemExit(7)"), longest_pause_s=3.0)
+    supervisor = Supervisor([one], pid_file=tmp_path / "pids", clock=clock)
+    stopped.append(supervisor)
+    supervisor.start()
+    for number, pause in enumerate((1, 2, 3, 3, 3), start=1):
+        until(lambda: tended(supervisor).pid is None)
+        clock.now += pause - 0.5
+        assert tended(supervisor).starts == number
+        clock.now += 0.5
+        assert tended(supervisor).starts == number + 1
 
 
 def test_a_program_sees_its_own_environment_and_directory_only(tmp_path: Path) -> None:

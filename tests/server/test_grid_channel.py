@@ -74,6 +74,21 @@ def test_an_answer_is_waited_for_until_the_deadline_and_no_longer() -> None:
     assert never.now == pytest.approx(102.5)
 
 
+def test_who_holds_a_look_up_beyond_the_deadline_costs_nobody_else_its_answer() -> None:
+    grid = Answering([refusal("first")], after=1)
+    look = grid.pull_messages
+
+    def held_up(message_ids: Iterable[str]) -> list[Message]:
+        grid.now += 15.0
+        return look(message_ids)
+
+    grid.pull_messages = held_up  # type: ignore[method-assign]
+    assert list(asked(grid)) == [5]
+    grid.after, grid.looks, grid.now = 1000, 0, 100.0
+    assert asked(grid) == {}
+    assert grid.looks == 2  # and not a third time
+
+
 def test_a_message_that_the_grid_does_not_take_is_not_waited_for() -> None:
     grid = Answering([refusal("first")])
     grid.push_messages = lambda messages: [None for _ in messages]  # type: ignore[method-assign,misc]  # as Flower does

@@ -1,5 +1,6 @@
 """What the coordinator keeps between two tries of a run: what was answered, and ledgers' marks."""
 
+import fcntl
 import hashlib
 import shutil
 from pathlib import Path
@@ -8,7 +9,7 @@ import numpy as np
 import pytest
 
 from federated.messages import Dealt, Joined, LedgerMark, Update
-from privacy.errors import MalformedError, RefusalCode
+from privacy.errors import MalformedError, RefusalCode, RefusalError
 from server.answers import Absence
 from server.memory import BegunRun, Dealing, LedgerMarks, Members, Opened, Total, Updates
 
@@ -97,3 +98,18 @@ def test_a_broken_file_is_told(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "begun" / "run" / "members").write_bytes(content)
     with pytest.raises(MalformedError, match="members"):
         BegunRun(tmp_path, "run").members()
+
+
+def test_who_keeps_the_lock_of_the_marks_is_not_waited_for_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    marks, lock = LedgerMarks(tmp_path), tmp_path / "ledgers.lock"
+    lock.touch(mode=0o644)
+    monkeypatch.setattr("federated.lock.WAIT_S", 0.05)
+    with lock.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        with pytest.raises(RefusalError, match=r"ledgers\.lock has been held"):
+            marks.keep({"a": mark(1)})
+    marks.keep({"a": mark(1)})
+    assert LedgerMarks(tmp_path).of(["a"]) == {"a": mark(1)}
+    assert lock.stat().st_mode & 0o777 == 0o600

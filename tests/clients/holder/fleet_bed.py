@@ -114,6 +114,7 @@ class Coordinating:
         until(lambda: len(list(self._grid.get_node_ids())) == 1)
         (node,) = self._grid.get_node_ids()
         (asked,) = self._grid.push_messages([Message(write_letter(letter), node, "query")])
+        assert asked is not None
         answers: list[Message] = []
 
         def answered() -> bool:

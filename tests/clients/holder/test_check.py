@@ -1,5 +1,6 @@
 """What `fedcredit holder check` finds: nothing where all is well, and each thing that is broken by its name."""
 
+import csv
 import json
 import math
 import re
@@ -79,8 +80,9 @@ def test_where_all_is_well_there_is_no_problem_and_nothing_is_changed(ready: Rea
     told = "\n".join(lines(found))
     places = ready.places(ASTER), ready.places(ASTER, held_out=True)
     assert f"{len(places[0]):,} in rows.csv, {len(places[1]):,} in held_out.csv" in told
-    agreeing = len(ready.agreeing()) + len(ready.agreeing(held_out=True))
-    assert re.search(rf"may train +{agreeing:,} linked", told)
+    # Each purpose is about the people of one table alone.
+    assert re.search(rf"may train +{len(ready.agreeing()):,} linked customers of rows\.csv", told)
+    assert re.search(rf"may validate +{len(ready.agreeing(held_out=True)):,} linked customers of held_out\.csv", told)
     assert facts(found)["ready"] is True
 
 
@@ -165,6 +167,42 @@ def test_what_is_broken_is_named_with_what_to_do(ready: Ready, name: str) -> Non
     of_it = [finding for finding in found_in(ready) if (finding.what, finding.state) == (what, state)]
     assert any(words in f"{finding.found} {finding.do}" and finding.do for finding in of_it), of_it
     assert files(ready.home()) == before
+
+
+@pytest.mark.parametrize("name", ["rows.csv", "held_out.csv"])
+def test_a_table_without_outcomes_is_a_problem_unless_nobody_may_train(ready: Ready, name: str) -> None:
+    path = ready.home() / name
+    with path.open(newline="") as file:
+        rows = list(csv.reader(file))
+    with looking(ready.home()) as look:
+        place = rows[0].index(look.schema.outcome.column)
+    with path.open("w", newline="") as file:
+        csv.writer(file).writerows([cell for k, cell in enumerate(row) if k != place] for row in rows)
+    finding = next(one for one in found_in(ready) if one.what == "tables" and one.state is State.PROBLEM)
+    assert f"{name} has no column of outcomes" in finding.found
+    setting("purposes", '["score"]')(ready.home())
+    assert not any(one.what == "tables" and one.state is State.PROBLEM for one in found_in(ready))
+
+
+def test_too_few_linked_customers_in_a_table_are_told_before_they_are_asked(ready: Ready) -> None:
+    """Rows enough, customers linked enough; but those of one table are not the linked ones."""
+    path = ready.home() / "rows.csv"
+    path.write_text(re.sub(r"^(?=\S)", "other-", path.read_text(), flags=re.MULTILINE).removeprefix("other-"))
+    found = found_in(ready)
+    linked = worst(found, "linked customers")
+    assert linked.state is State.WARNING
+    assert "0 in rows.csv" in linked.found
+    assert "5 are needed" in linked.found
+    training = next(one for one in found if one.what == "may train")
+    assert training.state is State.WARNING
+    assert training.found.startswith("0 linked customers of rows.csv")
+    assert next(one for one in found if one.what == "may validate").state is State.OK
+
+
+def test_who_is_in_both_tables_is_not_counted_as_measured(ready: Ready) -> None:
+    (ready.home() / "held_out.csv").write_bytes((ready.home() / "rows.csv").read_bytes())
+    found = next(one for one in found_in(ready) if one.what == "may validate")
+    assert found.found.startswith("0 linked customers of held_out.csv")
 
 
 def test_a_ledger_that_is_gone_is_a_problem_once_something_was_charged(ready: Ready) -> None:

@@ -22,13 +22,14 @@ from federated.coverage import (
     noisy_count,
 )
 from federated.messages import Coverage, Enquiry, Joined, Letter, Opening, encode_header
-from privacy.accounting import GaussianSpend, mu_of
+from privacy.accounting import GaussianSpend, SampledSpend, epsilon_of, mu_of, total_epsilon
 from privacy.consent.budget import tier_of
 from privacy.consent.record import Purpose
 from privacy.consent.signing import PayloadType, verify
 from privacy.discrete import excess_is_covered
 from privacy.errors import TamperingError
 from privacy.noise import SeededNoise
+from privacy.sampled import noise_multiplier_for
 from tests.ready import ASTER, AT, BIRCH, Ready, agreement, code_of, first_instruction, withdrawal
 
 
@@ -286,6 +287,47 @@ def test_who_lowers_the_cap_below_what_was_spent_is_counted_no_more(ready: Ready
     answer = told(holder, other_heads(opening, 1000))
     assert holder.ledger.counted_mu_squared([handle])[0] == spent
     assert handle not in holder.ledger.subjects_of(coverage_name(answer.run))
+
+
+def test_who_has_spent_a_lowered_cap_on_the_run_itself_is_left_out_and_the_count_goes_on(
+    ready: Ready, holder: Holder
+) -> None:
+    """Their hundredth would be enough; what they spent on this very run is more than they allow now."""
+    opening = ready.opening()
+    run = holder.run_named(holder.join(opening, at=AT).run)
+    person = min(ready.agreeing(), key=lambda place: -times_counted(ready, place))
+    handle, rows = ready.federation.handles[person], holder.permitted(run, Purpose.TRAIN)
+    holder.ledger.charge(
+        f"{run.name}/1", GaussianSpend(mu_of(2.0, DELTA)), dict.fromkeys(rows.handles, 1.0),
+        dict.fromkeys(rows.handles, 1e9),
+    )  # fmt: skip
+    holder.lane.take(agreement(ready, person, cap=1.0, share_milli=1000), at=AT)
+    allowance = holder._permits.people(run)[handle]
+    assert 0.01 * allowance >= 0.0001  # once more would be within the part set aside
+    assert mu_of(2.0, DELTA) ** 2 > allowance
+    subjects = set(holder.ledger.subjects_of(coverage_name(told(holder, opening).run)))
+    assert handle not in subjects
+    assert all(holder.ledger.counted_mu_squared(sorted(subjects)) > 0)
+
+
+def test_who_has_passed_the_cap_by_samples_at_their_own_delta_is_not_counted(
+    ready: Ready, holder: Holder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """At the plan's delta what they spent would fit, with the count on top."""
+    opening = ready.opening()
+    run = holder.run_named(holder.join(opening, at=AT).run)
+    people, own = holder._permits.people(run), 1e-12
+    counted = [handle for handle in people if 0.01 * people[handle] >= 0.0001]
+    poor = max(counted, key=lambda handle: people[handle])
+    # Rare and dear: at the plan's delta it costs nine tenths of the cap, at a small one more than the cap.
+    at_plan = epsilon_of(math.sqrt(0.9 * people[poor]), DELTA)
+    spend = SampledSpend(noise_multiplier_for(at_plan, DELTA, sampling_rate=0.1, steps=10), 0.1, 10)
+    assert total_epsilon([spend], own) > epsilon_of(math.sqrt(people[poor]), own)
+    holder.ledger.charge(f"{run.name}/1", spend, {poor: 1.0}, {poor: 1e9}, delta=DELTA)
+    monkeypatch.setattr(holder._permits, "own_deltas", lambda *asked: [np.full(len(asked[2]), own)])
+    subjects = holder.ledger.subjects_of(coverage_name(told(holder, opening).run))
+    assert poor not in subjects
+    assert len(subjects) == len(counted) - 1
 
 
 def test_a_withdrawal_by_the_side_door_counts_at_once(ready: Ready, holder: Holder) -> None:

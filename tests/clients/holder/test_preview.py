@@ -49,13 +49,14 @@ def planned(ready: Ready, **changes: object) -> None:
 
 
 def carried(records: RecordDict) -> int:
-    """The bytes in what Flower is given: the header, and every array with numpy's own description."""
-    header, arrays = records["header"], records["arrays"]
+    """The bytes in what Flower is given: the header, and every array with numpy's own description; nonces in each."""
+    header, arrays = records["header"], records.get("arrays", ArrayRecord())
     assert isinstance(header, ConfigRecord)
     assert isinstance(arrays, ArrayRecord)
-    text = header["json"]
+    text, nonce = header["json"], header["nonce"]
     assert isinstance(text, bytes)
-    return len(text) + sum(len(array.data) for array in arrays.values())
+    assert isinstance(nonce, bytes)
+    return len(text) + len(nonce) + sum(len(array.data) for array in arrays.values())
 
 
 def files(directory: Path) -> dict[str, tuple[bytes, int]]:
@@ -256,3 +257,17 @@ def test_noise_that_a_recipe_puts_inside_its_numbers_is_said_to_be_there(ready: 
     assert "noise inside the numbers" in text
     assert ("the coordinator reads them" in text) is (trust is TrustModel.HOLDER_NOISE)
     assert len(re.findall("^ .*update in", text, re.MULTILINE)) == 2  # rounds that are alike are one line
+
+
+def test_that_being_asked_costs_each_time_is_told(ready: Ready) -> None:
+    told = " ".join(tell(previewed(ready), at=AT)[1])
+    assert "ask once" not in told
+    assert "charged each time" in told
+    assert "until the hundredth of their budget" in told
+
+
+def test_a_plan_cannot_speak_for_us(ready: Ready) -> None:
+    """A line of its own in a plan's name or reason would pass for a line of ours."""
+    for field in ("name", "reason", "coordinator"):
+        with pytest.raises(MalformedError, match="printable"):
+            planned(ready, **{field: "first\nSo this data holder would take part."})

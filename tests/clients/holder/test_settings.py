@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
 from clients.holder.init import Start, make_directory
+from clients.holder.serve import holder_in
 from clients.holder.settings import load_settings
 from federated.recipes.base import RecipeName
 from federated.trust import TrustModel
@@ -243,3 +244,22 @@ def test_a_new_data_holders_settings_let_a_withdrawal_count_within_a_minute(tmp_
     assert (policy.longest_lane_age_s, policy.sync_every_s) == (60, 15)
     assert TrustModel.COORDINATOR_NOISE not in policy.trust_models  # whoever wants to trust it says so
     assert "usually within a minute" in " ".join((tmp_path / "home" / "notice.txt").read_text().split())
+
+
+def test_a_file_in_place_of_the_directory_is_a_mistake_of_whoever_typed_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    for read in (load_settings, lambda path: holder_in(path.parent)):
+        with pytest.raises(UsageError, match="no data holder's directory"):
+            read(tmp_path / "file" / "holder.toml")
+
+
+def test_what_is_wrong_is_told_with_its_line_and_no_byte_of_it(tmp_path: Path) -> None:
+    path = tmp_path / "holder.toml"
+    path.write_text(TEXT.replace("largest_delta = 1e-5", "largest_delta = 1"))
+    line = 1 + TEXT.splitlines().index("largest_delta = 1e-5")
+    with pytest.raises(MalformedError, match=rf"policy\.largest_delta` \(line {line}\)"):
+        load_settings(path)
+    path.write_bytes(TEXT.encode() + b"# \xfe")
+    with pytest.raises(MalformedError, match="it is not UTF-8 text") as caught:
+        load_settings(path)
+    assert "xfe" not in str(caught.value)

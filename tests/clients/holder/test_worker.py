@@ -223,6 +223,66 @@ def test_an_answer_that_takes_too_long_is_refused_and_the_next_is_given(ready: R
     assert take(worker, Asked()).answers == [Letter(Refused(ASTER, RefusalCode.PLAN))]
 
 
+class SlowAsked(Asked):
+    """A message that takes for ever at one place."""
+
+    def __init__(self, place: str) -> None:
+        super().__init__()
+        self._place = place
+
+    def bundle_digest(self) -> str:
+        self._linger("bundle")
+        return super().bundle_digest()
+
+    def letter(self) -> Letter:
+        self._linger("letter")
+        return super().letter()
+
+    def answer(self, letter: Letter) -> None:
+        super().answer(letter)
+        self._linger("answer")
+
+    def _linger(self, place: str) -> None:
+        if self._place == place:
+            self._place = ""
+            time.sleep(600)
+
+
+@pytest.mark.parametrize("place", ["bundle", "letter"])
+def test_a_message_that_takes_too_long_to_read_is_refused(
+    worker: Worker, ready: Ready, opened: list[Path], place: str
+) -> None:
+    set_policy(ready, "answer_within_s", "1")
+    worker.renew()
+    assert take(worker, SlowAsked(place)).answers == [Letter(Refused(ASTER, RefusalCode.INTERNAL))]
+    worker.renew()
+    assert len(opened) == 3  # as it is after any answer that was broken off
+    assert take(worker, Asked()).answers == [Letter(Refused(ASTER, RefusalCode.PLAN))]
+
+
+def test_an_answer_that_nobody_takes_in_time_is_not_sent_twice(
+    worker: Worker, ready: Ready, opened: list[Path]
+) -> None:
+    set_policy(ready, "answer_within_s", "1")
+    worker.renew()
+    assert take(worker, SlowAsked("answer")).answers == [Letter(Refused(ASTER, RefusalCode.PLAN))]
+    status = told(ready)
+    assert status.last is not None
+    assert status.last.failed == "OutOfTimeError"
+    assert take(worker, Asked()).answers
+
+
+def test_a_message_that_cannot_be_fetched_in_time_ends_the_process(
+    worker: Worker, ready: Ready, opened: list[Path]
+) -> None:
+    set_policy(ready, "answer_within_s", "1")
+    worker.renew()
+    with pytest.raises(SystemExit) as ended:
+        worker.within_time(lambda: time.sleep(600))
+    assert ended.value.code == 1
+    assert worker.within_time(lambda: None) is None
+
+
 @pytest.mark.parametrize("before", [True, False])
 def test_nobody_is_charged_twice_for_an_answer_that_was_broken_off(
     worker: Worker, ready: Ready, opened: list[Path], monkeypatch: pytest.MonkeyPatch, before: bool

@@ -1,4 +1,4 @@
-"""A worker that answers oddly, in the way that a file beside this fault names (`Live.switch`); without one it does not.
+"""A worker, or the node in front of it, that answers oddly: how is named by a file beside this fault (`Live.switch`).
 
 It may be switched at any time: the programs themselves know nothing of it.
 """
@@ -77,7 +77,7 @@ def at_the_rim(tasks: Any) -> None:
         return records
 
     def answer_twice(self: Any, letter: Any) -> None:
-        if odd() == "answers twice" and kind_of(letter) == "Update":
+        if odd() == "answers twice":
             again = tasks.Message(tasks.write_letter(letter), reply_to=self._message)
             tasks.push_message(self._runtime, again, self._context)
         answer(self, letter)
@@ -85,4 +85,35 @@ def at_the_rim(tasks: Any) -> None:
     tasks.write_letter, tasks.NodeTask.answer = write_more, answer_twice
 
 
-FAULTS = {"clients.holder.node": in_the_node, "federated.flower_tasks": at_the_rim}
+def in_the_supernode(supernode: Any) -> None:
+    """Send both answers at once, or none of the parts of an update."""
+    push = supernode._push_messages
+
+    def push_oddly(state: Any, object_store: Any, send: Any, push_object: Any) -> None:
+        sent: list[str] = []
+
+        def answers() -> int:
+            entries = list(state.msg_store.values())
+            return sum(1 for one in entries if one.message.metadata.reply_to_message_id and not one.is_retrieved)
+
+        def tell(message: Any, *rest: Any) -> Any:
+            sent.append(message.metadata.message_type)
+            return send(message, *rest)
+
+        def push_less(*arguments: Any) -> Any:
+            if sent[-1].startswith("train") and odd() == "begins an answer and does not end it":
+                return None
+            return push_object(*arguments)
+
+        while odd() == "answers twice" and answers() < 2:
+            time.sleep(0.1)
+        push(state, object_store, tell, push_less)
+
+    supernode._push_messages = push_oddly
+
+
+FAULTS = {
+    "clients.holder.node": in_the_node,
+    "federated.flower_tasks": at_the_rim,
+    "flwr.supernode.start_client_internal": in_the_supernode,
+}

@@ -197,6 +197,15 @@ def test_without_a_package_a_text_says_how_to_install_it(
         read_table(path, sample())
 
 
+def test_another_databases_driver_is_not_sought_in_postgresqls_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "MySQLdb", None)
+    with pytest.raises(UsageError, match="MySQLdb, which is not installed") as caught:
+        read_table(as_query(tmp_path / "rows.sql.toml", "mysql://reader@127.0.0.1:1/x"), sample())
+    assert "psycopg" not in str(caught.value)
+
+
 def test_a_draft_is_made_of_a_query_too(tmp_path: Path) -> None:
     rows = [good_row(key=f"s{number}", limit=number + 0.5, late1=number, note=b"x") for number in range(50)]
     of_csv = draft_schema(as_csv(tmp_path / "t.csv", [row | {"note": "x"} for row in rows]))

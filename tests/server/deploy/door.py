@@ -7,14 +7,18 @@ from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from datetime import timedelta
 from pathlib import Path
 
 import httpx
 import uvicorn
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from flwr.supercore.date import now
+from flwr.supercore.primitives.asymmetric import sign_message
 
 from federated.guarded_server import GuardedServer
+from server.deploy.members import KeyTexts
 from server.deploy.node_keys import NodeKeys
 from server.deploy.proxy import Closed, Proxy
 
@@ -23,8 +27,12 @@ HELLO = b"HTTP/1.1 200 OK\r\ncontent-type: application/protobuf\r\ncontent-lengt
 PULL = "/v1/fleet/pull-messages"
 
 
+def private_key(number: int = 0) -> ec.EllipticCurvePrivateKey:
+    return ec.derive_private_key(number + 2, ec.SECP384R1())
+
+
 def node_key(number: int = 0) -> ec.EllipticCurvePublicKey:
-    return ec.derive_private_key(number + 2, ec.SECP384R1()).public_key()
+    return private_key(number).public_key()
 
 
 def openssh(key: ec.EllipticCurvePublicKey) -> str:
@@ -34,6 +42,15 @@ def openssh(key: ec.EllipticCurvePublicKey) -> str:
 def shown(key: ec.EllipticCurvePublicKey) -> str:
     """As Flower's own nodes write it into the header."""
     return b64encode(key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)).decode()
+
+
+def proof(number: int = 0, *, ago_s: float = 0.0) -> dict[str, str]:
+    """What a node with this key adds to a request, by Flower's own function."""
+    asked = (now() - timedelta(seconds=ago_s)).isoformat()
+    return {
+        "flwr-timestamp": asked,
+        "flwr-signature": b64encode(sign_message(private_key(number), asked.encode())).decode(),
+    }
 
 
 @dataclass
@@ -138,8 +155,14 @@ class Door:
         self.admit(self.enrolled)
         url = f"http://127.0.0.1:{upstream.port}"
         self.connect: Callable[[], httpx.AsyncClient] = lambda: httpx.AsyncClient(base_url=url, trust_env=False)
-        self.keys = NodeKeys(self._file, lambda: {key: holder for holder, key in self.enrolled.items()})
+        self.met: list[str] = []
+        self.keys = NodeKeys(
+            self._file, lambda: KeyTexts({key: holder for holder, key in self.enrolled.items()}, frozenset())
+        )
         self.port = 0
+
+    def lose_list(self) -> None:
+        self._file.unlink()
 
     def admit(self, enrolled: dict[str, str]) -> None:
         self.enrolled = enrolled
@@ -152,13 +175,17 @@ class Door:
             kept.clear()
         self.counts.paths.clear()
         self.counts.reasons.clear()
+        self.met.clear()
         self.upstream.answer, self.upstream.rest, self.healthy = HELLO, b"", True
         self.upstream.go_on.clear()
         self.admit({"aster": openssh(node_key())})
 
     @contextmanager
     def open(self) -> Iterator["Door"]:
-        app = Proxy(lambda: self.connect(), keys=self.keys.shown, well=lambda: self.healthy, watcher=self.counts)
+        app = Proxy(
+            lambda: self.connect(), keys=self.keys.shown, well=lambda: self.healthy, watcher=self.counts,
+            meet=self.met.append,
+        )  # fmt: skip
         config = uvicorn.Config(
             app, log_config=None, access_log=False, server_header=False, lifespan="on", ws="none", proxy_headers=False,
             http="httptools", timeout_graceful_shutdown=1,
@@ -195,12 +222,13 @@ class Door:
 
 def request(
     target: str = PULL, *more: str, method: str = "POST", version: str = "1.1", host: str | None = "fleet.example",
-    key: str | None = "", length: str | None = "3", body: bytes = b"abc",
+    key: str | None = "", length: str | None = "3", body: bytes = b"abc", signed: int | None = 0,
 ) -> bytes:  # fmt: skip
-    """What a SuperNode sends, but for what is given otherwise."""
+    """What a SuperNode sends, but for what is given otherwise; `signed` is the number of the key that signs it."""
     lines = [f"{method} {target} HTTP/{version}"]
     lines += [] if host is None else [f"Host: {host}"]
     lines += [] if key is None else [f"flwr-public-key: {key or shown(node_key())}"]
+    lines += [] if signed is None else [f"{name}: {value}" for name, value in proof(signed).items()]
     lines += [] if length is None else [f"Content-Length: {length}"]
     lines += ["Content-Type: application/protobuf", "Connection: close", *more, "", ""]
     return "\r\n".join(lines).encode("latin-1") + body

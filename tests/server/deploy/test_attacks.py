@@ -7,11 +7,15 @@ import json
 import os
 import signal
 import subprocess
+from base64 import b64encode
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import httpx
 import pytest
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.hashes import SHA256
 from flwr.proto.control_pb2 import RegisterNodeRequest, RegisterNodeResponse, UnregisterNodeRequest
 from flwr.proto.fleet_pb2 import (
     ActivateNodeRequest,
@@ -168,6 +172,47 @@ def test_who_is_revoked_is_out_at_once_and_its_own_program_says_so(
         until(lambda: node.poll() is not None, dahlia.said())
 
 
+def test_a_list_that_was_missing_for_a_while_has_sent_nobody_away(
+    coordinator: CoordinatorProcess, party: MakeParty
+) -> None:
+    gum = party("gum")
+    gum.enrol()
+    activate = ActivateNodeRequest(public_key=gum.pem, heartbeat_interval=30).SerializeToString()
+    assert ask(gum.public, "/v1/fleet/activate-node", activate, gum.signed()).status_code == 200
+
+    def enrolled() -> object:
+        return json.loads(coordinator.home.serving.read_bytes())["enrolled"]
+
+    before, kept = enrolled(), coordinator.home.members.with_suffix(".kept")
+    coordinator.home.members.rename(kept)
+    until(lambda: enrolled() is None, "that the list is missed")
+    assert ask(gum.public, "/v1/fleet/activate-node", activate, gum.signed()).status_code == 503
+    kept.rename(coordinator.home.members)
+    until(lambda: enrolled() == before, "that the list is read again")
+    assert gum.is_("online")
+    assert ask(gum.public, "/v1/fleet/activate-node", activate, gum.signed()).status_code in {200, 412}
+    pull = PullMessagesRequest(node=Node(node_id=gum.number())).SerializeToString()
+    assert ask(gum.public, "/v1/fleet/pull-messages", pull, gum.signed()).status_code == 200
+
+
+def test_a_wrong_proof_is_answered_as_superlink_answers_it(party: MakeParty) -> None:
+    hazel, oak = party("hazel"), party("oak")
+    hazel.enrol()
+    activate = ActivateNodeRequest(public_key=hazel.pem, heartbeat_interval=30).SerializeToString()
+    late = (datetime.now(UTC) - timedelta(hours=1)).isoformat()
+    signature = b64encode(hazel.key.sign(late.encode(), ec.ECDSA(SHA256()))).decode()
+    old = hazel.signed() | {"flwr-timestamp": late, "flwr-signature": signature}
+    anothers = hazel.signed() | {"flwr-signature": oak.signed()["flwr-signature"]}
+    for wrong in (old, anothers):
+        for where in (hazel.public, hazel.loopback):
+            assert ask(where, "/v1/fleet/activate-node", activate, wrong).status_code == 401
+    for where in (hazel.loopback, hazel.public):
+        assert (
+            ask(where, "/v1/fleet/send-node-heartbeat", b"", hazel.signed()).status_code == 401
+        )  # and no node is named
+    assert ask(hazel.public, "/v1/fleet/activate-node", activate, hazel.signed()).status_code == 200
+
+
 def test_after_superlink_was_killed_it_comes_back_and_nodes_connect_again_by_themselves(
     coordinator: CoordinatorProcess, party: MakeParty
 ) -> None:
@@ -186,7 +231,9 @@ def test_after_superlink_was_killed_it_comes_back_and_nodes_connect_again_by_the
                 return False
 
         until(is_back)
-        until(lambda: "Connection successful after" in elm.said(), elm.said())
+        # By its asking, and not by what it says: one that was not asking just then has missed nothing.
+        asked = _answered(coordinator, status="200")["/v1/fleet/pull-messages"]
+        until(lambda: _answered(coordinator, status="200")["/v1/fleet/pull-messages"] > asked, elm.said())
         assert node.poll() is None
     now = figures(coordinator.home.settings.fleet.metrics_port)
     assert now["fedcredit_superlink_ends_total", ()] == before + 1
@@ -206,10 +253,13 @@ def test_nothing_of_what_was_asked_stands_in_the_programs_own_log(
         assert word not in said
 
 
-def _answered(coordinator: CoordinatorProcess) -> dict[str, float]:
+def _answered(coordinator: CoordinatorProcess, *, status: str = "") -> dict[str, float]:
+    """Requests by path, of all that were answered or of those with this status."""
     told = figures(coordinator.home.settings.fleet.metrics_port)
-    paths = {dict(labels)["path"]: 0.0 for name, labels in told if name == "fedcredit_fleet_answered_total"}
-    for (name, labels), value in told.items():
-        if name == "fedcredit_fleet_answered_total":
-            paths[dict(labels)["path"]] += value
+    name_ = "fedcredit_fleet_answered_total"
+    labelled = [(dict(labels), value) for (name, labels), value in told.items() if name == name_]
+    paths = {labels["path"]: 0.0 for labels, _ in labelled}
+    for labels, value in labelled:
+        if not status or labels["status"] == status:
+            paths[labels["path"]] += value
     return paths

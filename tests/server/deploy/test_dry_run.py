@@ -17,6 +17,7 @@ from federated.channel import Act
 from federated.coverage import DEVIATION, coverage_statement, is_coverage
 from federated.flower import size_of
 from federated.lock import alone
+from federated.round_log import Event, split, verify_lines
 from federated.messages import Coverage, Enquiry, Joined, Letter, Refused, encode_header
 from federated.trust import TrustModel
 from privacy.accounting import epsilon_of, mu_of
@@ -26,12 +27,13 @@ from server.coordinator import Coordinator
 from server.deploy import cli_dry_run, dry_run_told
 from server.deploy.cli_dry_run import dry_run
 from server.deploy.dry_run import DryRun, DryRuns, Said, Stand, ask_everybody
+from server.deploy.round_log import RoundLog
 from server.deploy.refusals import meaning
 from server.deploy.traffic import traffic_of
 from server.grid_channel import GridChannel
 from server.memory import LedgerMarks
 from server.rounds import no_progress
-from tests.ready import ASTER, BIRCH, CEDAR, HOLDERS, Ready, ready_in, state_of
+from tests.ready import ASTER, AT, BIRCH, CEDAR, HOLDERS, Ready, ready_in, state_of
 from tests.server.deploy.home import Nodes, coordinator_home
 
 ELSE_KEY = SigningKey.from_seed(bytes(range(32)))
@@ -100,6 +102,8 @@ def test_everybody_says_yes_and_tells_what_the_ledger_holds(ready: Ready) -> Non
         "Unit: one person; neighbouring relation: add or remove one person; accountant: ",
         "Not covered: ",
         "This exchange took 2.5 s",
+        "That is rough: the first exchange",
+        "this dry run has begun no run",
     ):
         assert words in text, (words, text)
 
@@ -324,25 +328,46 @@ def runs(ready: Ready) -> DryRuns:
         Nodes(ready),
         iter((0.0, 1.0, 2.0, 3.0)).__next__,
         _nobody_listens,
+        lambda: float(AT),
         registry,  # type: ignore[arg-type]
     )
 
 
-def test_it_asks_over_the_newest_heads_and_writes_nothing_but_the_ledgers_marks(ready: Ready, runs: DryRuns) -> None:
+def test_it_asks_over_the_newest_heads_and_writes_no_more_than_marks_and_a_line_of_the_log(ready: Ready, runs: DryRuns) -> None:
     before = state_of(runs.home.directory)
     first = runs.ask()
     ready.federation.withdraw(ready.registry, ready.agreeing()[0])
     second = runs.ask()
     assert first.run != second.run
     after = state_of(runs.home.directory)
-    assert {name for name in after if after[name] != before.get(name)} <= {"ledgers.json", "ledgers.lock", "run.lock"}
+    changed = {name for name in after if after[name] != before.get(name)}
+    assert changed <= {"ledgers.json", "ledgers.lock", "run.lock", "rounds.log"}
     assert before.keys() <= after.keys()
+    lines, torn = split((runs.home.directory / "rounds.log").read_bytes())
+    entries = verify_lines(lines, runs.home.key().public)
+    plan = first.coordinator.signed.digest
+    assert [(one.event, one.at, one.run, one.detail) for one in entries] == [
+        (Event.ASKED, AT, found.run, {"plan": plan}) for found in (first, second)
+    ]
+    assert torn == b""
+
+
+def test_nobody_is_asked_before_the_log_says_so(ready: Ready, runs: DryRuns, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object, **__: object) -> None:
+        raise RefusalError("rounds.log could not be written", RefusalCode.INTERNAL)
+
+    monkeypatch.setattr(RoundLog, "append", full)
+    with pytest.raises(RefusalError, match=r"rounds\.log"):
+        runs.ask()
+    for name in HOLDERS:
+        with ready.holder(name) as holder:
+            assert holder.ledger.releases() == ()
 
 
 def test_it_does_not_come_between_a_run_that_is_under_way(runs: DryRuns) -> None:
     with (
         alone(runs.home.run_lock, "a run"),
-        pytest.raises(RefusalError, match="A run of this coordinator is under way"),
+        pytest.raises(RefusalError, match="A run or another dry run of this coordinator is under way"),
     ):
         runs.ask()
 

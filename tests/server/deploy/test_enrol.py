@@ -112,8 +112,8 @@ def test_a_node_key_is_rotated_and_the_old_request_does_not_bring_it_back(federa
     told = federation("enroll", second, "--fingerprint", spoken, "--out", out, "--json")
     assert told.facts["change"] == "new node key"
     members = Members(federation.home.directory)
-    assert list(members.keys_to_have().values()) == ["aster-bank"]
-    assert old not in members.keys_to_have()
+    assert list(members.keys().to_have.values()) == ["aster-bank"]
+    assert old not in members.keys().to_have
     assert_refused(federation("enroll", first, "--fingerprint", spoken_first, "--out", out), 3, "replaced before")
 
 
@@ -132,7 +132,7 @@ def test_who_is_revoked_is_out_until_taken_back(federation: Federation) -> None:
     federation.enrol("birch-bank")
     assert federation("enroll", "--revoke", "aster-bank", "--json").facts == {"revoked": "aster-bank", "before": False}
     assert federation("enroll", "--revoke", "aster-bank", "--json").facts == {"revoked": "aster-bank", "before": True}
-    assert list(Members(federation.home.directory).keys_to_have().values()) == ["birch-bank"]
+    assert list(Members(federation.home.directory).keys().to_have.values()) == ["birch-bank"]
     out = federation.root / "again.json"
     assert_refused(federation("enroll", "--welcome", "aster-bank", "--out", out), 3, "revoked")
     request, spoken = federation.request("aster-bank")

@@ -33,10 +33,10 @@ def members(tmp_path: Path) -> Members:
 
 def test_nobody_is_enrolled_at_first_and_whoever_is_admitted_then_is(members: Members, tmp_path: Path) -> None:
     assert members.load() == {}
-    assert members.keys_to_have() == {}
+    assert members.keys().to_have == {}
     assert members.admit(request(), at=AT) is Admission.NEW
     assert members.admit(request("birch", 1, 1), at=AT + 1) is Admission.NEW
-    assert members.keys_to_have() == {KEYS[0]: "aster", KEYS[1]: "birch"}
+    assert members.keys().to_have == {KEYS[0]: "aster", KEYS[1]: "birch"}
     assert Members(tmp_path).current()["birch"].enrolled == AT + 1
     assert stat.S_IMODE((tmp_path / "members.json").stat().st_mode) == 0o644  # public keys only
 
@@ -51,7 +51,7 @@ def test_the_same_request_again_changes_nothing(members: Members, tmp_path: Path
 def test_a_new_node_key_replaces_the_old_one_which_is_never_taken_again(members: Members) -> None:
     members.admit(request(), at=AT)
     assert members.admit(request(key=1), at=AT + 1) is Admission.NEW_NODE_KEY
-    assert members.keys_to_have() == {KEYS[1]: "aster"}
+    assert members.keys().to_have == {KEYS[1]: "aster"}
     assert members.load()["aster"].enrolled == AT
     with pytest.raises(RefusalError, match="replaced before"):  # the old request, once more
         members.admit(request(), at=AT + 2)
@@ -68,14 +68,14 @@ def test_who_is_revoked_stays_out_until_taken_back_on_purpose(members: Members) 
     assert not members.revoke("aster", at=AT + 9)
     assert members.load()["aster"].revoked == AT + 5
     assert members.current() == {}
-    assert members.keys_to_have() == {}
+    assert members.keys().to_have == {}
     for key in (0, 1):
         with pytest.raises(RefusalError, match="--again"):
             members.admit(request(key=key), at=AT + 10)
     with pytest.raises(RefusalError, match="--new-node-key"):  # SuperLink would not let it in
         members.admit(request(), at=AT + 10, again=True)
     assert members.admit(request(key=1), at=AT + 10, again=True) is Admission.AGAIN
-    assert members.keys_to_have() == {KEYS[1]: "aster"}
+    assert members.keys().to_have == {KEYS[1]: "aster"}
     members.revoke("aster", at=AT + 11)
     assert members.admit(request(key=2, identity=1), at=AT + 12, again=True) is Admission.AGAIN  # lost its keys
     assert members.load()["aster"].former == (KEYS[0], KEYS[1])
@@ -117,6 +117,31 @@ def test_the_time_of_a_welcome_only_ever_rises(members: Members) -> None:
         members.revoke("birch", at=AT)
 
 
+def test_after_a_clock_that_was_ahead_no_welcome_is_written_that_nobody_would_take(members: Members) -> None:
+    members.admit(request(), at=AT)
+    assert members.welcome("aster", at=AT + 3600)[1] == AT + 3600
+    assert members.welcome("aster", at=AT + 1)[1] == AT + 3601
+    before = members.load()
+    with pytest.raises(RefusalError, match=r"clock.*--revoke.*--new-node-key.*--again"):
+        members.welcome("aster", at=AT)
+    assert members.load() == before
+    # What it says to do helps.
+    members.revoke("aster", at=AT)
+    members.admit(request(key=1), at=AT, again=True)
+    assert members.welcome("aster", at=AT)[1] == AT
+
+
+def test_an_empty_list_is_begun_and_never_put_in_anothers_place(members: Members, tmp_path: Path) -> None:
+    with alone(tmp_path / ".members.lock", "x"):
+        members.begin()  # whoever has the lock writes it
+    assert not (tmp_path / "members.json").exists()
+    members.begin()
+    assert (tmp_path / "members.json").read_bytes() == b"{}"
+    members.admit(request(), at=AT)
+    members.begin()
+    assert set(members.load()) == {"aster"}
+
+
 def test_two_commands_at_once_are_refused(members: Members, tmp_path: Path) -> None:
     with alone(tmp_path / ".members.lock", "x"), pytest.raises(RefusalError, match="another command"):
         members.admit(request(), at=AT)
@@ -136,7 +161,7 @@ def test_a_full_federation_admits_nobody(members: Members, monkeypatch: pytest.M
 )
 def test_a_spoilt_list_is_told_in_words_and_lets_nobody_in(members: Members, tmp_path: Path, content: bytes) -> None:
     (tmp_path / "members.json").write_bytes(content)
-    for reads in (members.load, members.keys_to_have, lambda: members.admit(request(), at=AT)):
+    for reads in (members.load, members.keys, lambda: members.admit(request(), at=AT)):
         with pytest.raises(MalformedError, match=r"members\.json"):
             reads()
     assert (tmp_path / "members.json").read_bytes() == content
@@ -145,7 +170,7 @@ def test_a_spoilt_list_is_told_in_words_and_lets_nobody_in(members: Members, tmp
 def test_a_list_with_the_four_agreed_fields_is_read(members: Members, tmp_path: Path) -> None:
     entry = {"identity": IDENTITIES[0], "node_key": KEYS[0], "enrolled": AT, "revoked": None}
     (tmp_path / "members.json").write_bytes(msgspec.json.encode({"aster": entry}))
-    assert members.keys_to_have() == {KEYS[0]: "aster"}
+    assert members.keys().to_have == {KEYS[0]: "aster"}
 
 
 STEPS = st.lists(
@@ -174,10 +199,12 @@ def test_whatever_happens_keys_are_one_holders_and_nobody_revoked_is_let_in(
                 out.discard(holder)
         except (RefusalError, UsageError):
             pass
-        listed, have = members.load(), members.keys_to_have()
+        listed, have = members.load(), members.keys().to_have
         assert {holder for holder, member in listed.items() if member.revoked is not None} == out
         assert sorted(have.values()) == sorted(set(listed) - out)
         assert not set(have) & {key for member in listed.values() for key in member.former}
+        ever = {key for member in listed.values() for key in (member.node_key, *member.former)}
+        assert members.keys().to_remove == ever - set(have)
         everybodys = [key for member in listed.values() for key in {member.node_key, *member.former}]
         assert len(everybodys) == len(set(everybodys))
         assert len({member.identity for member in listed.values()}) == len(listed)

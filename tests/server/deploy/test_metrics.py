@@ -76,6 +76,13 @@ def test_all_figures_are_told_to_this_machine(home: Home) -> None:
         assert word not in str(after)
 
 
+def test_what_is_not_known_is_left_out(home: Home) -> None:
+    metrics = Metrics(home, lambda: 0.0)
+    metrics.nodes(enrolled=None, online=None, well=True)
+    with metrics.serve(0) as port:
+        assert not [name for name, _ in figures(port) if name.startswith("fedcredit_nodes")]
+
+
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]", b"\xff", b'{"state": "running"}'])
 def test_a_status_that_cannot_be_read_leaves_the_other_figures(home: Home, content: bytes) -> None:
     home.status.write_bytes(content)

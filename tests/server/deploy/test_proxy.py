@@ -8,6 +8,7 @@ import threading
 import time
 from base64 import urlsafe_b64encode
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,19 @@ from hypothesis import strategies as st
 from server.deploy import proxy
 from server.deploy.proxy import FLEET, HEALTH, MOST_BODY_BYTES, Asked, Closed, Proxy, admitted, upstream
 from server.registry.certificates import self_signed
-from tests.server.deploy.door import PULL, WAIT_S, Counts, Door, Upstream, node_key, openssh, request, shown, status
+from tests.server.deploy.door import (
+    PULL,
+    WAIT_S,
+    Counts,
+    Door,
+    Upstream,
+    node_key,
+    openssh,
+    proof,
+    request,
+    shown,
+    status,
+)
 
 KEY = shown(node_key())
 # The whole list once more, from Flower's programs and not from ours: a SuperNode with a registered key calls these.
@@ -30,25 +43,6 @@ OPEN = {f"/v1/fleet/{name}" for name in (
     "activate-node", "deactivate-node", "send-node-heartbeat", "pull-messages", "push-messages", "get-run", "get-fab",
     "push-object", "pull-object", "confirm-message-received",
 )}  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def opened(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Door]:
-    upstream_ = Upstream()
-    with Door(tmp_path_factory.mktemp("door"), upstream_).open() as door:
-        yield door
-    upstream_.stop()
-
-
-@pytest.fixture
-def door(opened: Door) -> Door:
-    opened.reset()
-    return opened
-
-
-@pytest.fixture
-def behind(door: Door) -> Upstream:
-    return door.upstream
 
 
 def test_the_list_is_flowers_own_less_the_two_by_which_nodes_come_and_go() -> None:
@@ -60,15 +54,15 @@ def test_the_list_is_flowers_own_less_the_two_by_which_nodes_come_and_go() -> No
 
 @pytest.mark.parametrize("path", sorted(OPEN))
 def test_what_a_node_asks_passes_and_its_answer_comes_back(door: Door, behind: Upstream, path: str) -> None:
-    signed = ("flwr-signature: c2ln", "flwr-timestamp: 2026-01-01T00:00:00+00:00", "flwr-package-version: 1.41.0")
-    answer = door.ask(request(path, *signed))
+    signed = (*(f"{name}: {value}" for name, value in proof().items()), "flwr-package-version: 1.41.0")
+    answer = door.ask(request(path, *signed, signed=None))
     assert status(answer) == 200
     assert answer.endswith(b"\r\n\r\nhello")
     (passed,) = behind.requests
     head, _, body = passed.partition(b"\r\n\r\n")
     assert head.startswith(f"POST {path} HTTP/1.1\r\n".encode())
     assert body == b"abc"
-    for line in ("flwr-signature: c2ln", f"flwr-public-key: {KEY}", "content-type: application/protobuf", *signed):
+    for line in (f"flwr-public-key: {KEY}", "content-type: application/protobuf", *signed):
         assert line.encode() in head
     assert door.counts.paths == [(path, 200)]
 
@@ -87,8 +81,8 @@ def test_only_headers_of_the_list_pass_in_either_direction(door: Door, behind: U
     (passed,) = behind.requests
     names = {line.partition(b":")[0].lower() for line in passed.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]}
     assert names == {
-        b"host", b"flwr-public-key", b"content-type", b"content-length", b"accept-encoding", b"user-agent", b"accept",
-        b"connection",
+        b"host", b"flwr-public-key", b"flwr-timestamp", b"flwr-signature", b"content-type", b"content-length",
+        b"accept-encoding", b"user-agent", b"accept", b"connection",
     }  # fmt: skip
     assert b"fleet.example" not in passed
     assert f"host: 127.0.0.1:{behind.port}".encode() in passed.lower()
@@ -201,8 +195,13 @@ def _is_closed(door: Door, behind: Upstream, answer: bytes) -> None:
     assert len(behind.requests) == 1
 
 
+PROOF: list[tuple[bytes, bytes]] = [(name.encode(), value.encode()) for name, value in proof().items()]
+AT = datetime.fromisoformat(PROOF[0][1].decode()).timestamp()
+ONE_KEY = {b"key": node_key()}
+
+
 def _scope(target: bytes, *, method: str = "POST", headers: list[tuple[bytes, bytes]] | None = None) -> dict[str, Any]:
-    usual = [(b"host", b"a"), (b"content-length", b"0"), (b"flwr-public-key", b"key")]
+    usual = [(b"host", b"a"), (b"content-length", b"0"), (b"flwr-public-key", b"key"), *PROOF]
     return {
         "type": "http", "method": method, "http_version": "1.1", "headers": usual if headers is None else headers,
         "client": ("192.0.2.1", 1), "state": {"target": target},
@@ -224,14 +223,14 @@ def _near_targets(draw: st.DrawFn) -> bytes:
 
 @given(target=_near_targets() | st.binary(max_size=60))
 def test_a_target_passes_exactly_if_it_is_in_the_list(target: bytes) -> None:
-    passes = isinstance(admitted(_scope(target), lambda: frozenset({b"key"})), Asked)
+    passes = isinstance(admitted(_scope(target), lambda: ONE_KEY, at=AT), Asked)
     assert passes == (target in {path.encode() for path in OPEN})
 
 
 @given(key=st.binary(max_size=20) | st.sampled_from([b"key ", b" key", b"KEY", b"ke", b"keykey"]))
 def test_no_key_passes_but_those_of_the_list(key: bytes) -> None:
-    headers = [(b"host", b"a"), (b"content-length", b"0"), (b"flwr-public-key", key)]
-    asked = admitted(_scope(PULL.encode(), headers=headers), lambda: frozenset({b"key"}))
+    headers = [(b"host", b"a"), (b"content-length", b"0"), (b"flwr-public-key", key), *PROOF]
+    asked = admitted(_scope(PULL.encode(), headers=headers), lambda: ONE_KEY, at=AT)
     assert (asked is Closed.KEY) == (key != b"key")
 
 
@@ -241,14 +240,14 @@ def test_no_key_passes_but_those_of_the_list(key: bytes) -> None:
     (b"content-length", "\u0661".encode()), (b"content-length", b"9" * 40), (b"transfer-encoding", b""),
 ])  # fmt: skip
 def test_a_frame_that_a_laxer_server_would_let_by_is_still_closed(header: tuple[bytes, bytes]) -> None:
-    usual = {b"host": b"a", b"content-length": b"0", b"flwr-public-key": b"key"}
+    usual = {b"host": b"a", b"content-length": b"0", b"flwr-public-key": b"key"} | dict(PROOF)
     scope = _scope(PULL.encode(), headers=[*(usual | dict([header])).items()])
-    assert admitted(scope, lambda: frozenset({b"key"})) is Closed.SHAPE
+    assert admitted(scope, lambda: ONE_KEY, at=AT) is Closed.SHAPE
 
 
 def test_a_server_that_does_not_tell_the_target_lets_nothing_pass() -> None:
     scope = _scope(PULL.encode()) | {"state": {}}
-    assert admitted(scope, lambda: frozenset({b"key"})) is Closed.PATH
+    assert admitted(scope, lambda: ONE_KEY, at=AT) is Closed.PATH
 
 
 def _der(number: int) -> bytes:
@@ -289,7 +288,7 @@ def test_a_revoked_key_is_refused_with_the_next_request_and_a_new_one_let_in(doo
     door.admit({"birch": openssh(node_key(1))})
     assert status(door.ask(request())) == 401
     assert len(behind.requests) == 1
-    assert status(door.ask(request(key=shown(node_key(1))))) == 200
+    assert status(door.ask(request(key=shown(node_key(1)), signed=1))) == 200
 
 
 def test_a_body_is_handed_on_while_it_still_comes_in_and_so_is_the_answer(door: Door, behind: Upstream) -> None:
@@ -314,7 +313,9 @@ def test_a_model_of_the_largest_size_passes_both_ways(door: Door, behind: Upstre
     model = bytes(proxy.MOST_MODEL_BYTES)
     behind.answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(model) + model
     with httpx.Client(trust_env=False, timeout=60) as node:
-        answer = node.post(f"http://127.0.0.1:{door.port}{PULL}", content=model, headers={"flwr-public-key": KEY})
+        answer = node.post(
+            f"http://127.0.0.1:{door.port}{PULL}", content=model, headers={"flwr-public-key": KEY} | proof()
+        )
     assert answer.content == model
     assert behind.requests[0].endswith(model)
 
@@ -334,7 +335,7 @@ def test_a_larger_answer_is_cut_off(
     body = b"fa0\r\n" + bytes(4000) + b"\r\n0\r\n\r\n" if chunked else bytes(4000)
     behind.answer = b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n" + body
     with httpx.Client(trust_env=False) as node, pytest.raises(httpx.RemoteProtocolError):
-        node.post(f"http://127.0.0.1:{door.port}{PULL}", content=b"", headers={"flwr-public-key": KEY})
+        node.post(f"http://127.0.0.1:{door.port}{PULL}", content=b"", headers={"flwr-public-key": KEY} | proof())
 
 
 def test_who_hangs_up_in_the_middle_leaves_no_request_behind(door: Door, behind: Upstream) -> None:
@@ -402,7 +403,7 @@ def test_one_address_cannot_take_everybodys_share() -> None:
     def upstream_() -> httpx.AsyncClient:
         return httpx.AsyncClient(base_url="http://a", transport=httpx.MockTransport(lambda _: httpx.Response(200)))
 
-    door = Proxy(upstream_, keys=lambda: frozenset(), well=lambda: True, watcher=counts, clock=lambda: now)
+    door = Proxy(upstream_, keys=dict, well=lambda: True, watcher=counts, clock=lambda: now)
 
     async def ask(address: str) -> int:
         async def receive() -> dict[str, Any]:
@@ -483,7 +484,8 @@ def test_nothing_of_a_request_is_logged(door: Door, behind: Upstream, caplog: py
     for asked in (request(PULL, "Cookie: planted"), request("/planted"), request(key="planted"), b"planted\r\n\r\n"):
         door.ask(asked)
     behind.answer = b"planted\r\n\r\n"
-    assert status(door.ask(request(PULL, "flwr-timestamp: planted"))) == 503
+    assert status(door.ask(request(PULL, "flwr-package-name: planted"))) == 503
+    assert status(door.ask(request(PULL, "flwr-timestamp: planted", "flwr-signature: planted", signed=None))) == 401
     # What a program of ours tells at its least strict: our own lines, and others' warnings.
     told = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING or one.name[:4] == "fedc"]
     assert set(told) <= {"Invalid HTTP request received."}

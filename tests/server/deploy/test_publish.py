@@ -76,6 +76,50 @@ def test_a_run_is_published_by_its_name_or_not_at_all(ran: tuple[Ready, Home, st
     assert not (tmp_path / "other").exists()
 
 
+def test_killed_before_it_is_logged_it_is_completed_the_next_time(
+    home: Home, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Killed(BaseException):
+        pass
+
+    def die(*_: object, **__: object) -> None:
+        raise Killed
+
+    out, before = tmp_path / "bundle", home.round_log.read_bytes()
+    monkeypatch.setattr(server.deploy.publish, "_logged_before", lambda *_: False)  # by the tests before this one
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(RoundLog, "append", die)
+        publish(home, out, run=None, at=AT)
+    assert home.round_log.read_bytes() == before
+    files = {path.name: path.read_bytes() for path in out.iterdir()}
+    assert MANIFEST in files
+    (out / "model.json").write_bytes(b"{}")
+    with pytest.raises(UsageError, match="left as it is"):
+        publish(home, out, run=None, at=AT)
+    (out / "model.json").write_bytes(files["model.json"])
+    published = publish(home, out, run=None, at=AT)
+    assert {path.name: path.read_bytes() for path in out.iterdir()} == files
+    entry = RoundLog(home.round_log, home.key()).entries[-1]
+    assert (entry.event, entry.detail) == (Event.PUBLISHED, {"manifest": published.manifest})
+    assert [path.name for path in tmp_path.iterdir()] == ["bundle"]
+
+
+def test_a_bundle_that_is_logged_is_there_already(home: Home, tmp_path: Path) -> None:
+    publish(home, tmp_path / "bundle", run=None, at=AT)
+    before = home.round_log.read_bytes()
+    with pytest.raises(UsageError, match="left as it is"):
+        publish(home, tmp_path / "bundle", run=None, at=AT)
+    assert home.round_log.read_bytes() == before
+
+
+def test_what_lies_beside_it_is_not_touched(home: Home, tmp_path: Path) -> None:
+    beside = tmp_path / ".bundle.building"
+    beside.mkdir()
+    (beside / "mine").write_text("mine")
+    publish(home, tmp_path / "bundle", run=None, at=AT)
+    assert (beside / "mine").read_text() == "mine"
+
+
 def test_what_is_there_is_left_as_it_is(home: Home, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("mine")
     for out in (tmp_path, tmp_path / "mine"):

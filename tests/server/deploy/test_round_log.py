@@ -1,5 +1,6 @@
 """The round log: whatever is done to it but adding to its end is noticed, and a line cut short by a crash is not."""
 
+import fcntl
 import hashlib
 import json
 import os
@@ -174,3 +175,20 @@ def test_a_disk_that_fills_up_in_a_line_leaves_none_of_it(tmp_path: Path, monkey
 def test_a_directory_that_may_not_be_written_is_told_in_words(tmp_path: Path) -> None:
     with pytest.raises(RefusalError, match="could not be written"):
         RoundLog(tmp_path / "gone" / "rounds.log", KEY).append(Event.STOPPED, run="r", at=AT)
+
+
+def test_who_keeps_the_log_locked_is_not_waited_for_for_ever_and_the_log_is_its_owners_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = log_in(tmp_path)
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.chmod(0o644)  # as an earlier version made it
+    monkeypatch.setattr("federated.lock.WAIT_S", 0.05)
+    log = RoundLog(path, KEY)
+    with path.open("rb") as other:
+        fcntl.flock(other, fcntl.LOCK_SH)
+        with pytest.raises(RefusalError, match=r"rounds\.log has been held"):
+            log.append(Event.STOPPED, run="r", at=AT)
+    assert RoundLog(path, KEY).entries == log.entries
+    log.append(Event.STOPPED, run="r", at=AT)
+    assert path.stat().st_mode & 0o777 == 0o600

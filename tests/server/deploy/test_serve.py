@@ -4,7 +4,8 @@ import json
 import logging
 import signal
 import socket
-from collections.abc import Mapping
+from base64 import b64encode
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -25,11 +26,12 @@ from hypothesis import strategies as st
 
 from federated.lock import alone, is_held
 from privacy.errors import MalformedError, RefusalCode, RefusalError
+from server.deploy.members import KeyTexts, Members
 from server.deploy.node_keys import NodeKeys
 from server.deploy.node_watch import LOOK_S, MATCH_S, NodeWatch
 from server.deploy.serve import serve
 from server.deploy.settings import Home
-from server.deploy.superlink import Known, SuperLink, superlink
+from server.deploy.superlink import Known, SuperLink, has_begun, superlink
 from tests.server.deploy.coordinator_process import make_coordinator, processes_of, run, serving
 from tests.server.deploy.door import node_key, openssh, shown
 from tests.server.deploy.fleet_scene import until
@@ -79,20 +81,23 @@ _STATES = st.sampled_from(["registered", "online", "offline", "unregistered"])
 @given(
     nodes=st.dictionaries(st.sampled_from(KEYS), _STATES),
     holders=st.dictionaries(st.sampled_from(KEYS), st.sampled_from(["aster", "birch"])),
+    gone=st.frozensets(st.sampled_from(KEYS)),
 )
-def test_superlink_knows_whoever_is_enrolled_and_nobody_else(
-    nodes: dict[bytes, str], holders: dict[bytes, str]
+def test_superlink_knows_whoever_is_enrolled_and_lets_go_of_nobody_but_the_revoked(
+    nodes: dict[bytes, str], holders: dict[bytes, str], gone: frozenset[bytes]
 ) -> None:
     control = Control(nodes)
     asked = control.superlink()
-    known = asked.match(holders)
+    known = asked.match(holders, gone)
     may_connect = {node.public_key for node in control.nodes if node.status != "unregistered"}
-    gone = {key for key, status in nodes.items() if status == "unregistered"}
-    assert may_connect == set(holders) - gone
-    assert sorted(known.spent) == sorted(holders[key] for key in holders if key in gone)
+    spent = {key for key, status in nodes.items() if status == "unregistered"}
+    not_named = set(nodes) - spent - set(holders) - gone
+    assert may_connect == (set(holders) - spent) | not_named
+    assert known.unlisted == len(not_named)
+    assert sorted(known.spent) == sorted(holders[key] for key in holders if key in spent)
     assert known.online == sum(status == "online" for key, status in nodes.items() if key in holders)
     control.calls.clear()
-    asked.match(holders)
+    asked.match(holders, gone)
     assert control.calls == ["list-nodes"]
 
 
@@ -106,7 +111,7 @@ def test_a_superlink_that_does_not_answer_is_a_refusal(answer: httpx.Response | 
     asked = SuperLink.__new__(SuperLink)
     asked._http = httpx.Client(base_url="https://a", transport=httpx.MockTransport(give))
     with pytest.raises(RefusalError, match=r"superlink\.log"):
-        asked.match({})
+        asked.match({}, frozenset())
     assert asked.well() is (answer is not None and answer.status_code == 200)
 
 
@@ -114,14 +119,16 @@ class Scene:
     """A watch over a SuperLink that does as it is told, by a clock that is moved by hand."""
 
     def __init__(self, directory: Path) -> None:
-        self.now, self.is_well, self.fails = 100.0, True, False
+        self.now, self.is_well, self.fails, self.is_broken = 100.0, True, False, False
         self.matches: list[dict[bytes, str]] = []
-        self.gauges: list[tuple[int, int | None, bool]] = []
+        self.gone: frozenset[str] = frozenset()
+        self.let_go: list[bytes] = []
+        self.gauges: list[tuple[int | None, int | None, bool]] = []
         self.listed: dict[str, str] = {}
         self.known = Known(1, ())
         self.file, self.told = directory / "members.json", directory / "serving.json"
         self.enrol({})
-        keys = NodeKeys(self.file, lambda: self.listed)
+        keys = NodeKeys(self.file, self._read)
         self.watch = NodeWatch(
             self, keys, gauges=SimpleNamespace(nodes=self._note), clock=lambda: self.now, told=self.told,
             address="https://a:1", pid=7, at=5,
@@ -131,16 +138,22 @@ class Scene:
         self.listed = listed
         self.file.write_text("x" * (len(self.matches) + len(listed) + 1))
 
+    def _read(self) -> KeyTexts:
+        if self.is_broken:
+            raise MalformedError("it cannot be read")
+        return KeyTexts(dict(self.listed), self.gone)
+
     def well(self) -> bool:
         return self.is_well
 
-    def match(self, holders: Mapping[bytes, str]) -> Known:
+    def match(self, holders: Mapping[bytes, str], gone: Collection[bytes]) -> Known:
         if self.fails:
             raise RefusalError("it does not answer", RefusalCode.INTERNAL)
         self.matches.append(dict(holders))
+        self.let_go += gone
         return self.known
 
-    def _note(self, *, enrolled: int, online: int | None, well: bool) -> None:
+    def _note(self, *, enrolled: int | None, online: int | None, well: bool) -> None:
         self.gauges.append((enrolled, online, well))
 
     def look(self, starts: int = 1) -> dict[str, object]:
@@ -158,7 +171,8 @@ def scene(tmp_path: Path) -> Scene:
 def test_the_list_is_handed_over_when_it_changes_and_now_and_then(scene: Scene) -> None:
     told = scene.look()
     assert told == {
-        "state": "running", "superlink": "running", "enrolled": 0, "address": "https://a:1", "pid": 7, "started": 5,
+        "state": "running", "superlink": "running", "enrolled": 0, "unlisted": 0, "address": "https://a:1", "pid": 7,
+        "started": 5,
     }  # fmt: skip
     scene.look()
     assert scene.matches == [{}]
@@ -206,6 +220,43 @@ def test_whoever_shows_a_spent_key_is_told_what_to_do(scene: Scene, caplog: pyte
     assert caplog.text.count("aster was revoked before") == 1
 
 
+@pytest.mark.parametrize("how", ["missing", "spoilt"])
+def test_a_list_that_cannot_be_read_for_a_while_is_not_handed_over(scene: Scene, how: str) -> None:
+    scene.enrol({openssh(node_key()): "aster"})
+    assert scene.look()["enrolled"] == 1
+    scene.is_broken = True
+    if how == "missing":
+        scene.file.unlink()
+    else:
+        scene.file.write_text("{")
+    for _ in range(3):
+        scene.now += MATCH_S
+        assert scene.look()["enrolled"] is None
+    assert scene.look(starts=2)["enrolled"] is None  # SuperLink was started again meanwhile
+    assert len(scene.matches) == 1
+    assert scene.gauges[-1] == (None, None, True)
+    scene.is_broken = False
+    scene.file.write_text("back")
+    assert scene.look(starts=2)["enrolled"] == 1
+    assert [list(match.values()) for match in scene.matches] == [["aster"], ["aster"]]
+
+
+def test_what_was_revoked_or_replaced_is_let_go_of(scene: Scene) -> None:
+    scene.gone = frozenset({openssh(node_key(1)), "none", openssh(node_key())})
+    scene.enrol({openssh(node_key()): "aster"})
+    scene.look()
+    # Never the key of one who is enrolled, whatever else the list says of it.
+    assert [b64encode(key).decode() for key in scene.let_go] == [shown(node_key(1))]
+
+
+def test_nodes_that_the_list_does_not_name_are_told_of(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
+    for unlisted, times in ((2, 1), (2, 1), (0, 1), (1, 2)):
+        scene.known = Known(1, (), unlisted)
+        assert scene.look()["unlisted"] == unlisted
+        scene.now += MATCH_S
+        assert caplog.text.count("members.json does not name") == times
+
+
 def test_a_full_disk_does_not_end_the_watch(scene: Scene, caplog: pytest.LogCaptureFixture) -> None:
     scene.watch._told = Path("/dev/null/serving.json")
     scene.watch.look(starts=1)
@@ -213,38 +264,66 @@ def test_a_full_disk_does_not_end_the_watch(scene: Scene, caplog: pytest.LogCapt
     assert scene.watch.well
 
 
-def test_keys_are_read_again_whenever_the_file_changes_and_nobody_is_let_in_without_it(
+def test_keys_are_read_again_whenever_the_file_changes_and_without_it_nothing_is_known(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     file, listed, broken = tmp_path / "members.json", {openssh(node_key()): "aster"}, False
     reads = 0
 
-    def read() -> dict[str, str]:
+    def read() -> KeyTexts:
         nonlocal reads
         reads += 1
         if broken:
             raise MalformedError("it cannot be read")
-        return dict(listed)
+        return KeyTexts(dict(listed), frozenset())
+
+    def holders() -> set[str] | None:
+        now = keys.listed()
+        return None if now is None else set(now.holders.values())
 
     keys = NodeKeys(file, read)
-    assert keys.shown() == frozenset()
+    for _ in range(3):
+        assert keys.shown() is None
+    assert caplog.text.count("members.json is missing") == 1
     file.write_text("1")
-    assert keys.shown() == {shown(node_key()).encode()}
-    assert list(keys.holders().values()) == ["aster"]
+    assert keys.shown() == {shown(node_key()).encode(): node_key()}
+    assert holders() == {"aster"}
     assert reads == 1
     other = ed25519.Ed25519PrivateKey.generate().public_key().public_bytes(Encoding.OpenSSH, PublicFormat.OpenSSH)
     listed |= {openssh(node_key(1)): "birch", other.decode(): "cedar", "none": "dahlia"}
     file.write_text("22")
-    assert set(keys.holders().values()) == {"aster", "birch"}
+    assert holders() == {"aster", "birch"}
     assert "2 of 4 enrolled node keys cannot be read" in caplog.text
     broken = True
     file.write_text("333")
-    assert keys.shown() == frozenset()
-    broken = False
+    assert keys.shown() is None
+    broken = False  # the disk is well again, and nothing of the file has changed
+    assert holders() == {"aster", "birch"}
     file.unlink()
-    assert keys.shown() == frozenset()
+    assert keys.shown() is None
     file.write_text("4444")
-    assert len(keys.shown()) == 2
+    assert holders() == {"aster", "birch"}
+
+
+def test_a_list_that_goes_away_while_it_is_read_is_not_an_empty_one(tmp_path: Path) -> None:
+    file = tmp_path / "members.json"
+    file.write_text("{}")
+
+    def read() -> KeyTexts:
+        file.unlink()
+        return Members(tmp_path).keys()
+
+    assert NodeKeys(file, read).listed() is None
+
+
+def test_a_file_whose_mode_was_wrong_is_read_again(tmp_path: Path) -> None:
+    file, listed = tmp_path / "members.json", {"a": ""}
+    file.write_text("{}")
+    keys = NodeKeys(file, lambda: KeyTexts({openssh(node_key()): "aster"} if listed else {}, frozenset()))
+    assert keys.shown()
+    listed.clear()
+    file.chmod(0o600)
+    assert keys.shown() == {}
 
 
 @pytest.fixture
@@ -262,6 +341,14 @@ def test_superlink_is_on_this_machine_alone_asks_for_keys_and_runs_nothing_of_it
     assert home.secret() not in " ".join(program.command)
     assert home.secret() not in str(program.environment)
     assert program.environment["FLWR_HOME"] == str(home.superlink.absolute())
+
+
+def test_only_before_superlinks_first_start_a_missing_list_is_an_empty_one(home: Home) -> None:
+    assert not has_begun(home)
+    state = dict(zip(superlink(home).command[1:], superlink(home).command[2:], strict=False))["--database"]
+    home.superlink.mkdir(exist_ok=True)
+    Path(state).write_bytes(b"")
+    assert has_begun(home)
 
 
 @pytest.mark.slow

@@ -95,7 +95,7 @@ def test_a_directory_that_is_no_coordinators_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no coordinator's directory"):
         Home.open(tmp_path)
     (tmp_path / SETTINGS_FILE).mkdir()
-    with pytest.raises(RefusalError, match="cannot be opened"):
+    with pytest.raises(MalformedError, match="is a directory"):
         Home.open(tmp_path)
 
 
@@ -120,3 +120,25 @@ def test_a_registry_is_trusted_by_the_file_that_is_named_or_by_the_system(tmp_pa
     (tmp_path / "registry-ca.pem").write_text("no certificate")
     with pytest.raises(MalformedError, match=r"registry-ca\.pem"):
         named.trust(tmp_path)
+
+
+def test_a_file_in_place_of_the_directory_is_a_mistake_of_whoever_typed_it(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="no coordinator's directory"):
+        Home.open(tmp_path / "file")
+
+
+def test_what_is_wrong_is_told_with_its_line_and_no_byte_of_it(tmp_path: Path) -> None:
+    path = tmp_path / SETTINGS_FILE
+    path.write_text(TEXT.replace("delta = 1e-5", 'delta = "small"', 1))
+    line = 1 + TEXT.splitlines().index("delta = 1e-5")
+    with pytest.raises(MalformedError, match=rf"plan\.delta` \(line {line}\)"):
+        load_settings(path)
+    path.write_bytes(TEXT.encode() + b"# \xfe")
+    with pytest.raises(MalformedError, match=r"it is not UTF-8 text") as caught:
+        load_settings(path)
+    assert "fe" not in str(caught.value).replace("fedcredit", "")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(MalformedError, match="it is a directory"):
+        load_settings(path)

@@ -1,5 +1,6 @@
 """`status` tells the truth: what is alive, what was interrupted, what can be relied on, and what to do next."""
 
+import os
 from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +20,7 @@ from server.deploy.round_log import RoundLog
 from server.deploy.run_status import State, StatusBook, read_status
 from server.deploy.settings import Home
 from server.deploy.status import INTERRUPTED, NEVER, lines, report
+from server.deploy.stopping import stop_run
 from server.deploy.tls import make_tls
 from server.grid_channel import GridChannel
 from tests.ready import AT, HOLDERS, Ready, ready_in
@@ -42,8 +44,8 @@ def home(ready: Ready) -> Home:
     return made
 
 
-def book(home: Home, state: State) -> StatusBook:
-    made = StatusBook(home.status, run="r" * 32, plan="p" * 64, pid=1, clock=lambda: AT)
+def book(home: Home, state: State, *, pid: int | None = None) -> StatusBook:
+    made = StatusBook(home.status, run="r" * 32, plan="p" * 64, pid=pid or os.getpid(), clock=lambda: AT)
     made.change(
         state=state, stage=2, stages=5, what="round 2", holders={"aster-bank": "joined", "birch-telecom": "lane"}
     )
@@ -79,6 +81,27 @@ def test_whether_a_run_runs_the_lock_tells_and_not_what_it_wrote(home: Home, sta
     assert (alive.state, alive.run_is_alive) == (state.value, True)
     if not state.is_over:
         assert "stop" in alive.next
+
+
+@pytest.mark.parametrize("state", list(State))
+def test_a_dry_run_that_holds_the_lock_is_no_run(home: Home, state: State) -> None:
+    """The run's own process is another one, and has not the lock open."""
+    book(home, state, pid=os.getppid())
+    with alone(home.run_lock, "busy"):
+        told = report(home, at=AT)[0]
+        with pytest.raises(RefusalError, match="a dry run"):
+            stop_run(home)
+    assert (told.run_is_alive, told.dry_run_is_alive) == (False, True)
+    assert told.state == (state.value if state.is_over else INTERRUPTED)
+    assert "dry run" in told.next
+    assert any("a dry run" in line for line in lines(told))
+    assert not report(home, at=AT)[0].dry_run_is_alive
+
+
+def test_without_a_status_a_dry_run_is_told_as_one(home: Home) -> None:
+    with alone(home.run_lock, "busy"):
+        told = report(home, at=AT)[0]
+    assert (told.state, told.run_is_alive, told.dry_run_is_alive) == (NEVER, False, True)
 
 
 def test_an_interrupted_run_can_be_gone_on_with_and_it_says_so(home: Home) -> None:
