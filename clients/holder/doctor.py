@@ -17,7 +17,8 @@ FLOWER_AHEAD_S: Final = 5
 """How far Flower lets a node's clock be from SuperLink's before it refuses the node's signature."""
 _DATABASES: Final = ("consent.db", "desk.db", "ledger.db")
 _SECRET: Final = (
-    "keys/*", "serving/superexec.secret", *(f"{name}{end}" for name in _DATABASES for end in ("", "-wal", "-shm"))
+    "keys/*", "serving/superexec.secret", "serving/runtime.key",
+    *(f"{name}{end}" for name in _DATABASES for end in ("", "-wal", "-shm")),
 )  # fmt: skip
 _FOLDERS: Final = ("keys", "serving")
 _LANE_LOST: Final = (

@@ -1,6 +1,9 @@
 """A data holder's programs, run together: Flower's SuperNode, the worker that answers, and the lane's sync.
 
 This supervisor is light: it reads no rows, keys or consents, and imports nothing that does.
+
+SuperNode and worker speak TLS on loopback (`loopback.py`), for whoever else has the port while the SuperNode is down.
+Who is called online has been answered lately (`signs.py`); what is lost for good is ended and started again.
 """
 
 import logging

@@ -16,12 +16,14 @@ WAIT_S: Final = 10.0
 """More wait for a place, so many and so long, before they are told to try again."""
 BYTES_BURST: Final = 256 << 20
 BYTES_PER_S: Final = 256 << 10
-"""Request bodies under one key: SuperLink keeps them on disk until their run has ended. The burst is several models
-of the largest size at once; what goes on after it fills 22 GB in a day, and not what a line carries in a day."""
+"""Of request bodies under one key, which SuperLink keeps on disk until their run has ended. The burst is four models
+of the largest size; a holder that never stops fills 22 GB in a day. Who is over it is told to try again (503): a run
+that needs more goes on slowly, where 413 would end the node's program without a word."""
 BODY_S: Final = 10.0
 BODY_BYTES_PER_S: Final = 64 << 10
 """Seconds that a body may keep us waiting, and a second more for so many bytes of it that have come."""
 KEPT_FOR: Final = 1024
+"""So many addresses are remembered as those of enrolled nodes; after a start, none is."""
 
 
 class FullError(Exception):

@@ -174,8 +174,7 @@ def _plan_of(home: Home, digest: str) -> SignedPlan:
 
 def _logged_before(log: RoundLog, run: str, manifest: str) -> bool:
     return any(
-        one.event is Event.PUBLISHED and one.run == run and one.detail == {"manifest": manifest}
-        for one in log.entries
+        one.event is Event.PUBLISHED and one.run == run and one.detail == {"manifest": manifest} for one in log.entries
     )
 
 

@@ -33,8 +33,8 @@ RESULTS: Final = {"model": "model.json", "scorecard": "scorecard.json", "measure
 """What a finished run leaves, by what it is; the round log has the digest of each."""
 
 _BUSY = (
-    "A run or a dry run of this coordinator is under way already: `fedcredit coordinator status` says which. Wait until "
-    "it has ended, or end a run with `fedcredit coordinator stop` and a dry run with Ctrl-C where it was started."
+    "A run or a dry run of this coordinator is under way already: `fedcredit coordinator status` says which. Wait "
+    "until it has ended, or end a run with `fedcredit coordinator stop` and a dry run with Ctrl-C where it was started."
 )
 
 
@@ -302,7 +302,9 @@ def _digests(directory: Path) -> dict[str, str]:
 
 def _require_same(found: Mapping[str, str], logged: Mapping[str, Any]) -> None:
     """TamperingError unless what a run has left is what the round log says that it ended with."""
-    wrong = sorted(RESULTS.get(what, what) for what in found.keys() | logged.keys() if found.get(what) != logged.get(what))
+    wrong = sorted(
+        RESULTS.get(what, what) for what in found.keys() | logged.keys() if found.get(what) != logged.get(what)
+    )
     if wrong:
         raise TamperingError(
             f"{', '.join(wrong)} of the run: changed or gone since the run ended, says the round log. The coordinator "

@@ -160,7 +160,9 @@ def _plain(status: RunStatus) -> dict[str, Any]:
     return {name: getattr(status, name) for name in status.__struct_fields__} | {"state": status.state.value}
 
 
-def _next(state: str, is_left: bool, *, asking: bool, serving: bool, members: int, has_plan: bool, expiring: bool) -> str:
+def _next(
+    state: str, is_left: bool, *, asking: bool, serving: bool, members: int, has_plan: bool, expiring: bool
+) -> str:
     if state in {State.WAITING, State.OPENING, State.RUNNING}:
         return "wait, or `fedcredit coordinator stop`"
     if asking:

@@ -9,10 +9,13 @@ import errno
 import io
 import os
 import stat
-from types import ModuleType
+from collections.abc import Callable
+from typing import Any
 
 DIRECTORY, FROM, CODE = os.environ["FULL_DIRECTORY"], os.environ["FULL_FROM"], os.environ["FULL_CODE"]
-_real = {name: getattr(os, name) for name in ("open", "write", "fsync", "unlink", "mkdir", "replace", "rename")}
+_real: dict[str, Callable[..., Any]] = {
+    name: getattr(os, name) for name in ("open", "write", "fsync", "unlink", "mkdir", "replace", "rename")
+}
 _real_io_open = io.open
 _full = not FROM
 
@@ -26,7 +29,7 @@ def _is_cut_off(path: object) -> bool:
     return _full and CODE == "EROFS" and str(path).startswith(DIRECTORY)
 
 
-def _open(path, flags, *rest, **more):
+def _open(path: Any, flags: int, *rest: Any, **more: Any) -> Any:
     global _full
     _full = _full or str(path).rpartition("/")[2].startswith(f".{FROM}.")
     if flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT) and _is_cut_off(path):
@@ -34,28 +37,28 @@ def _open(path, flags, *rest, **more):
     return _real["open"](path, flags, *rest, **more)
 
 
-def _io_open(file, mode="r", *rest, **more):
+def _io_open(file: Any, mode: str = "r", *rest: Any, **more: Any) -> Any:
     if set(mode) & set("wax+") and _is_cut_off(file):
         _refuse()
     return _real_io_open(file, mode, *rest, **more)
 
 
-def _write(descriptor, content):
+def _write(descriptor: int, content: Any) -> Any:
     if _full and stat.S_ISREG(os.fstat(descriptor).st_mode):
         _real["write"](descriptor, bytes(content)[: len(content) // 2])
         _refuse()
     return _real["write"](descriptor, content)
 
 
-def _fsync(descriptor):
+def _fsync(descriptor: Any) -> None:
     if _full and stat.S_ISREG(os.fstat(descriptor).st_mode):
         os.ftruncate(descriptor, os.fstat(descriptor).st_size // 2)
         _refuse()
     _real["fsync"](descriptor)
 
 
-def _changing(name: str):
-    def change(path, *rest, **more):
+def _changing(name: str) -> Callable[..., Any]:
+    def change(path: Any, *rest: Any, **more: Any) -> Any:
         global _full
         _full = _full or (name == "mkdir" and str(path).split("/")[-2] == FROM)
         if _is_cut_off(path):
@@ -65,10 +68,10 @@ def _changing(name: str):
     return change
 
 
-def _before_entry(module: ModuleType) -> None:
+def _before_entry(module: Any) -> None:
     write_line = module.write_line
 
-    def noticed(entry, key):
+    def noticed(entry: Any, key: Any) -> Any:
         global _full
         _full = _full or entry.event.value == FROM
         return write_line(entry, key)
@@ -76,7 +79,8 @@ def _before_entry(module: ModuleType) -> None:
     module.write_line = noticed
 
 
-os.open, os.write, os.fsync, io.open = _open, _write, _fsync, _io_open
+os.open, os.write, io.open = _open, _write, _io_open
+setattr(os, "fsync", _fsync)  # noqa: B010 (typed for more than it is called with)
 for _name in ("unlink", "mkdir", "replace", "rename"):
     setattr(os, _name, _changing(_name))
 FAULTS = {"server.deploy.round_log": _before_entry}

@@ -17,8 +17,8 @@ from federated.channel import Act
 from federated.coverage import DEVIATION, coverage_statement, is_coverage
 from federated.flower import size_of
 from federated.lock import alone
-from federated.round_log import Event, split, verify_lines
 from federated.messages import Coverage, Enquiry, Joined, Letter, Refused, encode_header
+from federated.round_log import Event, split, verify_lines
 from federated.trust import TrustModel
 from privacy.accounting import epsilon_of, mu_of
 from privacy.consent.signing import PayloadType, SigningKey
@@ -27,8 +27,8 @@ from server.coordinator import Coordinator
 from server.deploy import cli_dry_run, dry_run_told
 from server.deploy.cli_dry_run import dry_run
 from server.deploy.dry_run import DryRun, DryRuns, Said, Stand, ask_everybody
-from server.deploy.round_log import RoundLog
 from server.deploy.refusals import meaning
+from server.deploy.round_log import RoundLog
 from server.deploy.traffic import traffic_of
 from server.grid_channel import GridChannel
 from server.memory import LedgerMarks
@@ -333,7 +333,9 @@ def runs(ready: Ready) -> DryRuns:
     )
 
 
-def test_it_asks_over_the_newest_heads_and_writes_no_more_than_marks_and_a_line_of_the_log(ready: Ready, runs: DryRuns) -> None:
+def test_it_asks_over_the_newest_heads_and_writes_no_more_than_marks_and_a_line_of_the_log(
+    ready: Ready, runs: DryRuns
+) -> None:
     before = state_of(runs.home.directory)
     first = runs.ask()
     ready.federation.withdraw(ready.registry, ready.agreeing()[0])
