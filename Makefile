@@ -14,7 +14,7 @@ test: $(VENV)/installed   ## style, types, structure and all tests
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest -n 2 --dist worksteal
+	$(BIN)/pytest -n 4 --dist worksteal
 
 bench: $(VENV)/installed   ## measure the promised figures (runs/bench/*.json)
 	$(BIN)/fedcredit bench

@@ -35,7 +35,7 @@ print(json.dumps({"names": names, "loaded": loaded, "ray": "ray" in sys.modules,
 """
 
 
-NOT_OF_A_RUN = ("clients/wallet/", "server/registry/")
+NOT_OF_A_RUN = ("clients/wallet/", "server/registry/", "server/deploy/")
 
 
 @pytest.fixture(scope="module")

@@ -175,7 +175,8 @@ def permitted_rows(
 class Listed:
     """How many rows a table has, and the customers they are about, if those were wanted.
 
-    `has_outcome` is whether it has a column of outcomes, without which no run reads a row of it. `lasting` says whether this holds for as long as the file is the same: the rows of a query may change without it.
+    `has_outcome` is whether it has a column of outcomes, without which no run reads a row of it. `lasting` says whether
+    this holds for as long as the file is the same: the rows of a query may change without it.
     """
 
     rows: int

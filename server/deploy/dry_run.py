@@ -1,4 +1,4 @@
-"""A dry run: every data holder is asked once about a signed plan, and nothing of a run is begun.
+"""A dry run: every data holder is asked once about a signed plan, and no run is begun.
 
 At the data holders it counts as an opening of the run that it asks about, and people are charged for being counted.
 Here it leaves the ledgers' marks, so that a data holder that loses the count is noticed, and an entry in the round

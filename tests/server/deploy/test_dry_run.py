@@ -333,9 +333,7 @@ def runs(ready: Ready) -> DryRuns:
     )
 
 
-def test_it_asks_over_the_newest_heads_and_writes_no_more_than_marks_and_a_line_of_the_log(
-    ready: Ready, runs: DryRuns
-) -> None:
+def test_it_asks_over_the_newest_heads_and_writes_marks_and_a_line_of_the_log(ready: Ready, runs: DryRuns) -> None:
     before = state_of(runs.home.directory)
     first = runs.ask()
     ready.federation.withdraw(ready.registry, ready.agreeing()[0])

@@ -87,9 +87,10 @@ def test_killed_before_it_is_logged_it_is_completed_the_next_time(
 
     out, before = tmp_path / "bundle", home.round_log.read_bytes()
     monkeypatch.setattr(server.deploy.publish, "_logged_before", lambda *_: False)  # by the tests before this one
-    with monkeypatch.context() as patch, pytest.raises(Killed):
+    with monkeypatch.context() as patch:
         patch.setattr(RoundLog, "append", die)
-        publish(home, out, run=None, at=AT)
+        with pytest.raises(Killed):
+            publish(home, out, run=None, at=AT)
     assert home.round_log.read_bytes() == before
     files = {path.name: path.read_bytes() for path in out.iterdir()}
     assert MANIFEST in files

@@ -529,7 +529,7 @@ def test_stop_touches_no_process_that_has_not_the_lock(ready: Ready, home: Home)
         # A number of an earlier day, which another process has now.
         write_whole(home.status, msgspec.json.encode(msgspec.structs.replace(status, pid=stranger.pid)))
         try:
-            with alone(home.run_lock, "busy"), pytest.raises(RefusalError, match="no run that status.json knows"):
+            with alone(home.run_lock, "busy"), pytest.raises(RefusalError, match=r"no run that status\.json knows"):
                 stop_run(home, patience_s=0.1)
             assert stranger.poll() is None
         finally:
