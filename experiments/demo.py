@@ -22,6 +22,7 @@ from experiments.session import Session
 from experiments.telling import Teller
 from experiments.workers import replay, workers
 from federated.encoder import Encoder
+from federated.exclusions import exclusions
 from federated.plan import recipe_of
 from federated.recipes.base import RecipeName
 from federated.trust import TrustModel
@@ -32,7 +33,6 @@ from server.coordinator import Outcome
 from server.deploy.flower_run import over_flower
 from server.deploy.runs import Runs
 from server.deploy.settings import Home
-from federated.exclusions import exclusions
 from server.rounds import Progress
 
 # A seeded demo happens at an instant of its own, or it could not be repeated.

@@ -33,6 +33,7 @@ from experiments.report.values import (
 from experiments.sample import permitted_sample, refusals_of
 from experiments.session import Session
 from federated.encoder import Encoder
+from federated.exclusions import exclusions
 from federated.loss_distribution import total_epsilon_pld
 from federated.model import Model
 from federated.plan import recipe_of
@@ -46,7 +47,6 @@ from privacy.consent.record import Purpose
 from privacy.errors import MalformedError
 from privacy.noise import SecureNoise, SeededNoise
 from server.coordinator import Outcome
-from federated.exclusions import exclusions
 from server.rounds import Progress
 
 CUT_OFF = 600.0
