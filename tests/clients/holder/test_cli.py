@@ -200,7 +200,7 @@ def test_keys_are_published_rotated_and_destroyed(scene: Scene, fedcredit: Comma
     assert facts == {"version": 1, "current": 1, "epochs": [1], "expires": AT + KEY_SET_LIFE_S}
     told = fedcredit("rotate")
     assert "epoch 2 is current, 1 still accepted" in told.out
-    assert "Start the node" in told.out
+    assert "Start the side door" in told.out
     key_set = read_key_set(scene.registry.key_sets[-1], identity=scene.identity.public, holder=LANE, at=AT)
     assert key_set.current == 2
     assert_told(fedcredit("rotate", "--destroy", 1), 3, "withdrawal")
