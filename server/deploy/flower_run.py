@@ -15,6 +15,8 @@ from server.deploy.superlink import SuperLink
 from server.grid_channel import GridChannel
 
 TAKEN_S: Final = 30.0
+READY_S: Final = 30.0
+"""How long a SuperLink that is being started anew is waited for."""
 _POLL_S: Final = 0.1
 _LEFTOVER: Final = "superlink/run"
 
@@ -60,6 +62,9 @@ def _submitted(superlink: SuperLink, home: Home) -> int:
     leftover = home.directory / _LEFTOVER
     with suppress(OSError, ValueError, RefusalError):  # there is none, or it has ended by itself
         superlink.stop_run(int(leftover.read_text(encoding="ascii")))
+    end = time.monotonic() + READY_S
+    while not superlink.well() and time.monotonic() < end:
+        time.sleep(_POLL_S)
     number = superlink.start_run(packed_bundle())
     write_whole(leftover, f"{number}\n".encode())
     return number
