@@ -59,12 +59,12 @@ def _submitted(superlink: SuperLink, home: Home) -> int:
 
     Its messages would go on to data holders for a while.
     """
-    leftover = home.directory / _LEFTOVER
-    with suppress(OSError, ValueError, RefusalError):  # there is none, or it has ended by itself
-        superlink.stop_run(int(leftover.read_text(encoding="ascii")))
     end = time.monotonic() + READY_S
     while not superlink.well() and time.monotonic() < end:
         time.sleep(_POLL_S)
+    leftover = home.directory / _LEFTOVER
+    with suppress(OSError, ValueError, RefusalError):  # there is none, or it has ended by itself
+        superlink.stop_run(int(leftover.read_text(encoding="ascii")))
     number = superlink.start_run(packed_bundle())
     write_whole(leftover, f"{number}\n".encode())
     return number
