@@ -33,7 +33,8 @@ PATIENCE_S, NONE_S = 60.0, 0.0
 
 def test_a_run_outlasts_a_superlink_that_is_back_in_time_and_else_goes_on_with_resume(live: Live, seen: Settle) -> None:
     live.plan()
-    ended = live.command("run", fault=KILLED_WHEN_ASKED.format(stage=1, pid=_pid(live), patience_s=NONE_S))
+    first = _pid(live)
+    ended = live.command("run", fault=KILLED_WHEN_ASKED.format(stage=1, pid=first, patience_s=NONE_S))
     assert ended.returncode == 3, ended.stderr
     assert "SuperLink does not answer any more" in ended.stderr
     status = live.status()
@@ -41,6 +42,7 @@ def test_a_run_outlasts_a_superlink_that_is_back_in_time_and_else_goes_on_with_r
     assert status["run_is_alive"] is False
     assert [live.charges(name, run) for name in live.names] == [{} for _ in live.names]
 
+    live.until(lambda: _pid(live) != first, "SuperLink is started anew")
     goes_on = live.command("resume", fault=KILLED_WHEN_ASKED.format(stage=2, pid=_pid(live), patience_s=PATIENCE_S))
     assert goes_on.returncode == 0, goes_on.stderr
     live.require_lawful(run)
