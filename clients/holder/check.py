@@ -4,6 +4,7 @@ Nobody is asked anything but the registry, and that for the lane's newest head a
 """
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from clients.holder.check_network import network
@@ -131,7 +132,7 @@ def _read(found: list[Finding], directory: Path, settings: HolderSettings, schem
     tables = []
     for name in (settings.rows, settings.held_out):
         path = directory / name
-        listed = attempt(found, "tables", lambda path=path: listed_in(path, schema, named=True))  # type: ignore[misc]
+        listed = attempt(found, "tables", partial(listed_in, path, schema, named=True))
         if listed is not None:
             tables.append(Table(name, listed))
     return tables
