@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from http import HTTPStatus
 from typing import Final
 
@@ -81,7 +82,7 @@ class _Look:
         directory = self.place.directory
         for name, mend in zip(_DATABASES, (_LANE_LOST, _DESK_LOST, _LEDGER_LOST), strict=True):
             path = directory / name
-            yield Check(name, lambda path=path, mend=mend: database(path, mend=mend), mend)  # type: ignore[misc]
+            yield Check(name, partial(database, path, mend=mend), mend)
         yield Check("lane and ledger", self._lane, f"{_LANE_LOST} If it is the ledger: {_LEDGER_LOST}")
         start = f"fedcredit holder serve --directory {directory}"
         yield Check("program", lambda: self._program(start), start)

@@ -71,7 +71,7 @@ def run(program: Callable[[], object]) -> NoReturn:
     threading.excepthook = end_with_thread
     try:
         program()
-    except Exception:
+    except Exception:  # whatever ends it, the process ends with it; only Flower's code runs here, and no row or key
         traceback.print_exc()
     with suppress(OSError):
         sys.stdout.flush()
