@@ -74,10 +74,14 @@ class RunGrid:
         brief: RuntimeHttpClient,
         run: int,
         *,
+        pushed: Callable[[], None] = lambda: None,
         wait: Callable[[float], None] = time.sleep,
     ) -> None:
-        """`brief` does not try again what SuperLink answers with a failure of its own, as `runtime` does."""
-        self._runtime, self._brief, self._run, self._wait = runtime, brief, run, wait
+        """`brief` does not try again what SuperLink answers with a failure of its own, as `runtime` does.
+
+        `pushed` is called once messages that were pushed can be fetched.
+        """
+        self._runtime, self._brief, self._run, self._tell, self._wait = runtime, brief, run, pushed, wait
         self._node = Node(node_id=SUPERLINK_NODE_ID)
         self._arriving: dict[str, _Arriving] = {}
 
@@ -90,7 +94,10 @@ class RunGrid:
 
         httpx.HTTPError if SuperLink is away, or has ended the run.
         """
-        return [self._pushed(message) for message in messages]
+        try:
+            return [self._pushed(message) for message in messages]
+        finally:
+            self._tell()
 
     def pull_messages(self, message_ids: Iterable[str]) -> list[Message]:
         """The replies to these messages that are there whole, each handed out once; nothing is waited for.

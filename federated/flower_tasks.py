@@ -132,15 +132,17 @@ class TaskDesk:
             push_task_output(client=runtime, context=context, sub_status=SubStatus.FAILED, details="")
         runtime.close()
 
-    def run(self) -> "RunTask | None":
-        """The next run of a SuperLink, or None. RefusalError (internal) if it cannot be asked."""
+    def run(self, *, pushed: Callable[[], None]) -> "RunTask | None":
+        """The next run of a SuperLink, or None. RefusalError (internal) if it cannot be asked.
+
+        `pushed` is called whenever its grid has pushed messages.
+        """
         token = self._acquired(TaskType.SERVER_APP)
         if token is None:
             return None
         guard = RuntimeTokenHttpInterceptor(token)
-        return RunTask(
-            self._connected(guard, _patient(PATIENCE_S)), self._connected(guard, _patient(PATIENCE_S, failures=False))
-        )
+        brief = self._connected(guard, _patient(PATIENCE_S, failures=False))
+        return RunTask(self._connected(guard, _patient(PATIENCE_S)), brief, pushed=pushed)
 
     def close(self) -> None:
         """Give the connection back."""
@@ -231,8 +233,8 @@ class NodeTask:
 class RunTask:
     """One run of ours at a SuperLink, and the grid that it is run over."""
 
-    def __init__(self, runtime: RuntimeHttpClient, brief: RuntimeHttpClient) -> None:
-        """`brief` is for what is tried again by whoever uses the grid, and not below it."""
+    def __init__(self, runtime: RuntimeHttpClient, brief: RuntimeHttpClient, *, pushed: Callable[[], None]) -> None:
+        """`brief` is for what is tried again by whoever uses the grid, and not below it; `pushed` is for the grid."""
         self._runtime = runtime
         self._alive = HeartbeatSender(partial(_beat, self._runtime))
         self._alive.start()
@@ -241,7 +243,7 @@ class RunTask:
         TaskIdentity.task_id, TaskIdentity.run_id = given.task_id, given.run.run_id
         TaskIdentity.node_id = given.context.node_id
         self.number: Final = int(given.run.run_id)
-        self.grid: Final = RunGrid(runtime, brief, self.number)
+        self.grid: Final = RunGrid(runtime, brief, self.number, pushed=pushed)
 
     def end(self, *, completed: bool) -> None:
         """Tell SuperLink that the run is over. It is told no more than that, and not at all if it is gone."""

@@ -10,6 +10,7 @@ import httpx
 from federated.files import write_whole
 from federated.flower_tasks import RunTask, TaskDesk, packed_bundle
 from privacy.errors import RefusalCode, RefusalError
+from server.deploy.bell import Bell
 from server.deploy.settings import Home
 from server.deploy.superlink import SuperLink
 from server.grid_channel import GridChannel
@@ -33,7 +34,7 @@ def over_flower(home: Home, *, tell: Callable[[str], None]) -> Iterator[GridChan
     address = f"127.0.0.1:{home.settings.fleet.superlink_port}"
     desk = TaskDesk(address, home.secret().encode(), ca=(home.tls / "ca.pem").read_bytes())
     try:
-        task = _taken(desk, _submitted(superlink, home))
+        task = _taken(desk, _submitted(superlink, home), pushed=Bell(home.bell).ring)
         completed = False
         try:
             yield GridChannel(task.grid)
@@ -70,11 +71,11 @@ def _submitted(superlink: SuperLink, home: Home) -> int:
     return number
 
 
-def _taken(desk: TaskDesk, number: int) -> RunTask:
+def _taken(desk: TaskDesk, number: int, *, pushed: Callable[[], None]) -> RunTask:
     """The run of that number. One that is left over nevertheless is ended on the way."""
     end = time.monotonic() + TAKEN_S
     while time.monotonic() < end:
-        task = desk.run()
+        task = desk.run(pushed=pushed)
         if task is None:
             time.sleep(_POLL_S)
         elif task.number == number:

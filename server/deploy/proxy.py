@@ -10,7 +10,7 @@ import logging
 import re
 import ssl
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -23,6 +23,8 @@ from starlette.types import Message, Receive, Scope, Send
 
 from federated.rate_limit import RateLimit
 from server.deploy import node_shares
+from server.deploy.bell import Bell
+from server.deploy.held_pulls import HOLD_S, HeldPulls
 from server.deploy.node_proof import is_proven
 
 LOG: Final = logging.getLogger("fedcredit.proxy")
@@ -36,6 +38,8 @@ HEALTH: Final = "/health"
 MOST_MODEL_BYTES: Final = 64 << 20
 MOST_BODY_BYTES: Final = MOST_MODEL_BYTES + (1 << 20)
 """Of one request and one answer: Flower sends a model as objects, each in one of them, with some words around it."""
+MOST_PULL_BYTES: Final = 4096
+"""Of a request for messages: it says who asks, and is kept while it waits."""
 REQUESTS_BURST: Final = 4_000
 REQUESTS_PER_S: Final = 800
 """From one address. A node asks five times a second at most, and many data holders may share an address."""
@@ -43,6 +47,7 @@ UPSTREAM: Final = httpx.Timeout(60, connect=5, pool=10)
 MOST_UPSTREAM: Final = 64
 
 _ACTIVATE: Final = b"/v1/fleet/activate-node"
+_PULL: Final = "/v1/fleet/pull-messages"
 _UNKNOWN: Final = (412, b'{"code":2004,"detail":"This node is not enrolled."}')
 """What SuperLink says to a node that it does not know. Said at the beginning it is what a SuperNode writes down."""
 _PATHS: Final = {path.encode(): path for path in (HEALTH, *(f"/v1/fleet/{name}" for name in FLEET))}
@@ -142,16 +147,19 @@ def admitted(scope: Scope, keys: Callable[[], Shown | None], *, at: float) -> As
 
 
 def _refusal(asked: Asked, told: Mapping[bytes, bytes], keys: Shown | None, at: float) -> Closed | None:
-    if keys is None:
-        return Closed.LIST
-    key = keys.get(asked.key)
-    if key is None:
-        return Closed.KEY
-    if asked.size > MOST_BODY_BYTES:
+    if keys is None or (key := keys.get(asked.key)) is None:
+        return _unknown(asked.key, keys)
+    if asked.size > (MOST_PULL_BYTES if asked.path == _PULL else MOST_BODY_BYTES):
         return Closed.SIZE
     # Last, for it is what costs most. SuperLink looks once more, and whether the node that is named has the key.
     timestamp, signature = told.get(_TIMESTAMP, b""), told.get(_SIGNATURE, b"")
     return None if is_proven(key, timestamp=timestamp, signature=signature, at=at) else Closed.SIGNATURE
+
+
+def _unknown(key: bytes, keys: Shown | None) -> Closed | None:
+    if keys is None:
+        return Closed.LIST
+    return None if key in keys else Closed.KEY
 
 
 def upstream(port: int, ca: Path) -> httpx.AsyncClient:
@@ -167,7 +175,8 @@ class Proxy:
     """The door (ASGI): `keys` says who is enrolled now, `well` whether SuperLink answers.
 
     `connect` is called once the server's loop runs. Nothing of a request is logged; `watcher` counts, and `meet` is
-    given the address of each node that has proven itself. `utc` is the time of day, `clock` never goes back.
+    given the address of each node that has proven itself. While `bell` may ring, a request for messages is answered
+    once there is one. `utc` is the time of day, `clock` never goes back.
     """
 
     def __init__(
@@ -177,6 +186,7 @@ class Proxy:
         keys: Callable[[], Shown | None],
         well: Callable[[], bool],
         watcher: Watcher,
+        bell: Bell,
         meet: Callable[[str], None] = lambda _: None,
         clock: Callable[[], float] = monotonic,
         utc: Callable[[], float] = time,
@@ -184,7 +194,7 @@ class Proxy:
         self._connect, self._keys, self._well, self._watcher, self._meet = connect, keys, well, watcher, meet
         self._limit, self._clock, self._utc = RateLimit(REQUESTS_BURST, REQUESTS_PER_S), clock, utc
         self._bytes = RateLimit(node_shares.BYTES_BURST, node_shares.BYTES_PER_S)
-        self._places = node_shares.Places()
+        self._places, self._bell, self._held = node_shares.Places(), bell, HeldPulls(bell)
         self._upstream: httpx.AsyncClient | None = None
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -197,8 +207,9 @@ class Proxy:
     async def _live(self, receive: Receive, send: Send) -> None:
         await receive()
         async with self._connect() as self._upstream:
-            await send({"type": "lifespan.startup.complete"})
-            await receive()
+            with self._bell.listen():
+                await send({"type": "lifespan.startup.complete"})
+                await receive()
         await send({"type": "lifespan.shutdown.complete"})
 
     async def _answer_or_close(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -247,25 +258,54 @@ class Proxy:
             await self._close(Closed.BUSY, send)
 
     async def _pass_on(self, asked: Asked, receive: Receive, send: Send) -> None:
-        assert self._upstream is not None  # noqa: S101 (the server starts before it answers)
-        body = _body(receive, self._clock)
-        request = self._upstream.build_request("POST", asked.path, headers=asked.headers, content=body)
         try:
-            answer = await self._upstream.send(request, stream=True)
+            if asked.path == _PULL:
+                await self._pull(asked, receive, send)
+                return
+            async with self._answer_to(asked, _body(receive, self._clock)) as answer:
+                await self._hand_back(asked, answer, send)
         except _GoneError:
             return
         except _SlowError:
             await self._close(Closed.SLOW, send)
-            return
-        except httpx.HTTPError:
+        except _DownError:
             await self._close(Closed.DOWN, send)
-            return
-        async with aclosing(answer):
-            if answer.status_code >= 500:
-                await self._close(Closed.FAILED, send)
-            else:
+
+    async def _pull(self, asked: Asked, receive: Receive, send: Send) -> None:
+        body = b"".join([part async for part in _body(receive, self._clock)])
+        end = self._clock() + HOLD_S
+        while True:
+            rings = self._bell.rings
+            async with self._answer_to(asked, body) as answer:
+                if not (_is_empty(answer) and self._bell.is_heard):
+                    await self._hand_back(asked, answer, send)
+                    return
+            if not await self._held.until_rung(asked.key, rings, end - self._clock(), receive):
                 self._watcher.answered(asked.path, answer.status_code)
-                await _hand_back(answer, send)
+                await _end(send, answer.status_code, _shown(answer))
+                return
+            if (refusal := _unknown(asked.key, self._keys())) is not None:  # it may have been revoked meanwhile
+                await self._close(refusal, send)
+                return
+
+    @asynccontextmanager
+    async def _answer_to(self, asked: Asked, body: AsyncIterator[bytes] | bytes) -> AsyncIterator[httpx.Response]:
+        """SuperLink's answer, to be read within the block."""
+        assert self._upstream is not None  # noqa: S101 (the server starts before it answers)
+        request = self._upstream.build_request("POST", asked.path, headers=asked.headers, content=body)
+        try:
+            answer = await self._upstream.send(request, stream=True)
+        except httpx.HTTPError:
+            raise _DownError from None
+        async with aclosing(answer):
+            yield answer
+
+    async def _hand_back(self, asked: Asked, answer: httpx.Response, send: Send) -> None:
+        if answer.status_code >= 500:
+            await self._close(Closed.FAILED, send)
+        else:
+            self._watcher.answered(asked.path, answer.status_code)
+            await _stream(answer, send)
 
     async def _close(self, reason: Closed, send: Send, status: int | None = None, body: bytes = b"") -> None:
         self._watcher.refused(reason)
@@ -276,6 +316,10 @@ class Proxy:
 
 class _GoneError(Exception):
     """The node hung up before it had sent everything."""
+
+
+class _DownError(Exception):
+    """SuperLink did not answer."""
 
 
 class _SlowError(Exception):
@@ -300,9 +344,17 @@ async def _body(receive: Receive, clock: Callable[[], float]) -> AsyncIterator[b
             return
 
 
-async def _hand_back(answer: httpx.Response, send: Send) -> None:
-    headers = [(name.lower(), value) for name, value in answer.headers.raw if name.lower() in _ANSWERED]
-    await send({"type": "http.response.start", "status": answer.status_code, "headers": headers})
+def _is_empty(answer: httpx.Response) -> bool:
+    """Whether SuperLink says that there is no message: a message of Flower's with nothing in it is no byte long."""
+    return answer.status_code == 200 and answer.headers.get("content-length") == "0"
+
+
+def _shown(answer: httpx.Response) -> Headers:
+    return [(name.lower(), value) for name, value in answer.headers.raw if name.lower() in _ANSWERED]
+
+
+async def _stream(answer: httpx.Response, send: Send) -> None:
+    await send({"type": "http.response.start", "status": answer.status_code, "headers": _shown(answer)})
     size = 0
     try:
         async for part in answer.aiter_raw():
@@ -316,6 +368,7 @@ async def _hand_back(answer: httpx.Response, send: Send) -> None:
 
 
 async def _end(send: Send, status: int, headers: Headers, body: bytes = b"") -> None:
+    kept = [(name, value) for name, value in headers if name != b"content-length"]
     length = (b"content-length", b"%d" % len(body))
-    await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
+    await send({"type": "http.response.start", "status": status, "headers": [*kept, length]})
     await send({"type": "http.response.body", "body": body, "more_body": False})

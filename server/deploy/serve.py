@@ -20,6 +20,7 @@ from federated.guarded_server import GuardedServer, Patience
 from federated.lock import alone
 from federated.programs import Supervisor
 from privacy.errors import RefusalCode, RefusalError
+from server.deploy.bell import Bell
 from server.deploy.members import Members
 from server.deploy.metrics import Metrics
 from server.deploy.node_keys import NodeKeys
@@ -79,6 +80,7 @@ class _Serving:
             self._superlink, self._keys, gauges=self._metrics, clock=time.monotonic, told=home.serving,
             address=self._address, pid=os.getpid(), at=int(time.time()),
         )  # fmt: skip
+        self._bell = Bell(home.bell)
         self._stopping = threading.Event()
 
     def __enter__(self) -> "_Serving":
@@ -102,7 +104,7 @@ class _Serving:
         """Wait for SuperLink, then open the door, until told to stop."""
         door = _Door(
             _config(self._home, self._app()), self._connections, started=partial(listening, self._address),
-            tend=self._tend,
+            tend=self._tend, hush=self._bell.hush,
         )  # fmt: skip
         for number in (signal.SIGTERM, signal.SIGINT):
             # Uvicorn hands the signal on when it is done; without this the process would then die of it.
@@ -122,7 +124,7 @@ class _Serving:
         home = self._home
         return Proxy(
             partial(upstream, home.settings.fleet.superlink_port, home.tls / "ca.pem"), keys=self._keys.shown,
-            well=lambda: self._watch.well, watcher=self._metrics, meet=self._connections.meet,
+            well=lambda: self._watch.well, watcher=self._metrics, bell=self._bell, meet=self._connections.meet,
         )  # fmt: skip
 
     def _until_well(self) -> None:
@@ -170,16 +172,21 @@ class _Door(GuardedServer):
 
     def __init__(
         self, config: uvicorn.Config, connections: KeptConnections, *, started: Callable[[], None],
-        tend: Callable[[], None],
+        tend: Callable[[], None], hush: Callable[[], None],
     ) -> None:  # fmt: skip
         super().__init__(config, most=MOST_CONNECTIONS, each=MOST_CONNECTIONS_EACH, started=started, patience=PATIENCE)
         self._shares = connections
-        self._tend = tend
+        self._tend, self._hush = tend, hush
 
     async def on_tick(self, counter: int) -> bool:
         """Look after SuperLink, then whether to end."""
         self._tend()
         return await super().on_tick(counter)
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        """Let go the nodes that wait for messages, and end."""
+        self._hush()
+        await super().shutdown(sockets)
 
     async def _wait_tasks_to_complete(self) -> None:
         """Wait for requests that are being answered, and a moment for connections that say goodbye."""

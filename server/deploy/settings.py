@@ -248,6 +248,11 @@ class Home:
         return self.directory / "superlink"
 
     @property
+    def bell(self) -> Path:
+        """The pipe by which a run tells the door that there are messages."""
+        return self.superlink / "bell"
+
+    @property
     def operator(self) -> Path:
         """The directory of Flower's own commands."""
         return self.directory / "operator"

@@ -3,6 +3,7 @@
 import json
 import logging
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -142,6 +143,18 @@ def test_letters_go_there_and_back_and_the_receipt_is_confirmed(link: Link) -> N
     }
     assert all(one.arrays["words"].tolist() == [0, 1, 2, 3] for one in answers.values())
     assert sorted(link.confirmed) == sorted(roots)
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_who_fetches_is_told_once_all_is_there_to_be_fetched(link: Link, *, fails: bool) -> None:
+    client: Any = link
+    grid = RunGrid(client, client, RUN, pushed=lambda: link.calls.append("told"))
+    link.fails["PushObject"] = [httpx.ConnectError("gone")] * fails
+    with suppress(httpx.ConnectError):
+        pushed(grid)
+    assert link.calls.count("told") == 1
+    assert link.calls[-1] == "told"
+    assert link.calls.count("PushMessages") == 2 - fails
 
 
 def test_an_answer_whose_parts_never_come_keeps_nobody_waiting_and_is_heard_once_they_do(link: Link) -> None:

@@ -87,7 +87,7 @@ class FleetBed:
         self.flwr("run", str(app))
         task: RunTask | None = None
         while task is None:
-            task = self._desk.run()
+            task = self._desk.run(pushed=lambda: None)
         try:
             yield Coordinating(task)
         finally:

@@ -18,12 +18,16 @@ from flwr.supercore.date import now
 from flwr.supercore.primitives.asymmetric import sign_message
 
 from federated.guarded_server import GuardedServer
+from server.deploy.bell import Bell
 from server.deploy.members import KeyTexts
 from server.deploy.node_keys import NodeKeys
 from server.deploy.proxy import Closed, Proxy
 
 WAIT_S = 20.0
+MUTE = Bell(Path("/dev/null/bell"))
+"""Nobody can hear it, so nobody waits for it."""
 HELLO = b"HTTP/1.1 200 OK\r\ncontent-type: application/protobuf\r\ncontent-length: 5\r\n\r\nhello"
+PUSH = "/v1/fleet/push-messages"
 PULL = "/v1/fleet/pull-messages"
 
 
@@ -156,6 +160,7 @@ class Door:
         url = f"http://127.0.0.1:{upstream.port}"
         self.connect: Callable[[], httpx.AsyncClient] = lambda: httpx.AsyncClient(base_url=url, trust_env=False)
         self.met: list[str] = []
+        self.bell = Bell(directory / "bell")
         self.keys = NodeKeys(
             self._file, lambda: KeyTexts({key: holder for holder, key in self.enrolled.items()}, frozenset())
         )
@@ -184,7 +189,7 @@ class Door:
     def open(self) -> Iterator["Door"]:
         app = Proxy(
             lambda: self.connect(), keys=self.keys.shown, well=lambda: self.healthy, watcher=self.counts,
-            meet=self.met.append,
+            bell=self.bell, meet=self.met.append,
         )  # fmt: skip
         config = uvicorn.Config(
             app, log_config=None, access_log=False, server_header=False, lifespan="on", ws="none", proxy_headers=False,
@@ -221,7 +226,7 @@ class Door:
 
 
 def request(
-    target: str = PULL, *more: str, method: str = "POST", version: str = "1.1", host: str | None = "fleet.example",
+    target: str = PUSH, *more: str, method: str = "POST", version: str = "1.1", host: str | None = "fleet.example",
     key: str | None = "", length: str | None = "3", body: bytes = b"abc", signed: int | None = 0,
 ) -> bytes:  # fmt: skip
     """What a SuperNode sends, but for what is given otherwise; `signed` is the number of the key that signs it."""

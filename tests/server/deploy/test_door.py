@@ -10,7 +10,7 @@ import uvicorn
 from server.deploy.node_shares import KeptConnections
 from server.deploy.proxy import FLEET, Closed, Proxy
 from server.deploy.serve import _Door
-from tests.server.deploy.door import PULL, Counts, Door, node_key, openssh, proof, request, shown, status
+from tests.server.deploy.door import MUTE, PUSH, Counts, Door, node_key, openssh, proof, request, shown, status
 
 ACTIVATE = "/v1/fleet/activate-node"
 
@@ -30,7 +30,7 @@ WRONG = {
 }
 
 
-@pytest.mark.parametrize("path", [PULL, ACTIVATE, "/v1/fleet/push-object"])
+@pytest.mark.parametrize("path", [PUSH, ACTIVATE, "/v1/fleet/push-object"])
 @pytest.mark.parametrize("how", WRONG)
 def test_a_key_that_is_only_named_reaches_nobody(door: Door, how: str, path: str) -> None:
     # As SuperLink says it: to `activate-node` as well, where 412 would mean that the key is not enrolled.
@@ -80,7 +80,7 @@ def test_what_superlink_fails_at_is_tried_again(door: Door, code: int) -> None:
 def test_what_superlink_refuses_is_handed_back(door: Door, code: int) -> None:
     door.upstream.answer = b"HTTP/1.1 %d No\r\ncontent-length: 2\r\n\r\n{}" % code
     assert status(door.ask(request())) == code
-    assert door.counts.paths == [(PULL, code)]
+    assert door.counts.paths == [(PUSH, code)]
 
 
 FAILURES = [httpx.ConnectError, httpx.ReadTimeout, httpx.PoolTimeout, httpx.WriteTimeout, httpx.RemoteProtocolError]
@@ -98,7 +98,7 @@ def test_however_it_fails_nobody_is_told_500(failure: type[Exception], caplog: p
     asked += [(name.encode(), value.encode()) for name, value in proof().items()]
     scope = {
         "type": "http", "method": "POST", "http_version": "1.1", "client": None, "headers": asked,
-        "state": {"target": PULL.encode()},
+        "state": {"target": PUSH.encode()},
     }  # fmt: skip
 
     async def receive() -> dict[str, Any]:
@@ -108,7 +108,7 @@ def test_however_it_fails_nobody_is_told_500(failure: type[Exception], caplog: p
         told.append(message)
 
     async def ask() -> None:
-        door_ = Proxy(httpx.AsyncClient, keys=lambda: named, well=lambda: True, watcher=counts)
+        door_ = Proxy(httpx.AsyncClient, keys=lambda: named, well=lambda: True, watcher=counts, bell=MUTE)
         async with httpx.AsyncClient(base_url="http://a", transport=httpx.MockTransport(fail)) as door_._upstream:
             await door_(scope, receive, send)
 
@@ -126,5 +126,5 @@ def test_every_reason_but_a_final_one_is_told_as_try_again() -> None:
 
 def test_the_door_counts_connections_by_the_share_that_is_kept() -> None:
     connections = KeptConnections(4, 4, kept=1)
-    made = _Door(uvicorn.Config(lambda: None), connections, started=lambda: None, tend=lambda: None)
+    made = _Door(uvicorn.Config(lambda: None), connections, started=lambda: None, tend=lambda: None, hush=lambda: None)
     assert made._shares is connections

@@ -14,7 +14,7 @@ from server.deploy import node_shares
 from server.deploy.node_shares import AT_ONCE, WAITING, KeptConnections
 from server.deploy.proxy import Proxy, _body, _SlowError
 from server.deploy.serve import KEPT_CONNECTIONS, MOST_CONNECTIONS, MOST_CONNECTIONS_EACH
-from tests.server.deploy.door import PULL, Counts, node_key, proof, shown
+from tests.server.deploy.door import MUTE, PUSH, Counts, node_key, proof, shown
 
 KEYS = {shown(node_key(number)).encode(): node_key(number) for number in range(2)}
 NAMES = list(KEYS)
@@ -34,7 +34,7 @@ class Scene:
     async def open(self) -> AsyncIterator["Scene"]:
         async with self._http() as http:
             self.door = Proxy(
-                self._http, keys=lambda: KEYS, well=lambda: True, watcher=self.counts, clock=lambda: self.now
+                self._http, keys=lambda: KEYS, well=lambda: True, watcher=self.counts, bell=MUTE, clock=lambda: self.now
             )
             self.door._upstream = http
             yield self
@@ -57,7 +57,7 @@ class Scene:
         scope = {
             "type": "http", "method": "POST", "http_version": "1.1", "client": ("192.0.2.1", 1),
             "headers": [(name.encode(), value.encode()) for name, value in told.items()],
-            "state": {"target": PULL.encode()},
+            "state": {"target": PUSH.encode()},
         }  # fmt: skip
 
         async def receive() -> dict[str, Any]:

@@ -24,7 +24,8 @@ from server.deploy import proxy
 from server.deploy.proxy import FLEET, HEALTH, MOST_BODY_BYTES, Asked, Closed, Proxy, admitted, upstream
 from server.registry.certificates import self_signed
 from tests.server.deploy.door import (
-    PULL,
+    MUTE,
+    PUSH,
     WAIT_S,
     Counts,
     Door,
@@ -77,7 +78,7 @@ def test_only_headers_of_the_list_pass_in_either_direction(door: Door, behind: U
         "Authorization: Bearer abc", "flwr-task-token: abc", "flwr-superexec-signature: abc", "Keep-Alive: 5",
         "X-HTTP-Method-Override: DELETE", "Proxy-Authorization: Basic abc", "X-Original-URL: /v1/control/list-runs",
     )  # fmt: skip
-    answer = door.ask(request(PULL, *more))
+    answer = door.ask(request(PUSH, *more))
     (passed,) = behind.requests
     names = {line.partition(b":")[0].lower() for line in passed.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]}
     assert names == {
@@ -133,32 +134,32 @@ SHAPES = {
     "HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
     "HTTP/0.9": b"POST /v1/fleet/pull-messages\r\n\r\n",
     "no host": request(host=None),
-    "two hosts": request(PULL, "Host: other.example"),
+    "two hosts": request(PUSH, "Host: other.example"),
     "no length": request(length=None, body=b""),
-    "two lengths": request(PULL, "Content-Length: 3"),
-    "two lengths that differ": request(PULL, "Content-Length: 40"),
+    "two lengths": request(PUSH, "Content-Length: 3"),
+    "two lengths that differ": request(PUSH, "Content-Length: 40"),
     "a list of lengths": request(length="3, 3"),
     "a signed length": request(length="+3"),
     "a negative length": request(length="-3"),
     "a hexadecimal length": request(length="0x3"),
     "a length in other digits": request(length="\xb3"),
     "a huge length": request(length="9" * 40),
-    "chunks": request(PULL, "Transfer-Encoding: chunked", length=None, body=b"3\r\nabc\r\n0\r\n\r\n"),
-    "chunks and a length": request(PULL, "Transfer-Encoding: chunked", body=b"3\r\nabc\r\n0\r\n\r\n"),
-    "chunks in disguise": request(PULL, "Transfer-Encoding: xchunked", body=b"3\r\nabc\r\n0\r\n\r\n"),
-    "chunks behind a space": request(PULL, "Transfer-Encoding : chunked", body=b"3\r\nabc\r\n0\r\n\r\n"),
-    "chunks behind a tab": request(PULL, "Transfer-Encoding:\tchunked", body=b"3\r\nabc\r\n0\r\n\r\n"),
-    "chunks twice": request(PULL, "Transfer-Encoding: identity", "Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
-    "a folded header": request(PULL, "X: a", " Transfer-Encoding: chunked"),
-    "upgrade to a socket": request(PULL, "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: abc"),
-    "upgrade to HTTP/2": request(PULL, "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAA"),
-    "upgrade without connection": request(PULL, "Upgrade: h2c"),
-    "expect": request(PULL, "Expect: 100-continue"),
-    "trailer": request(PULL, "Trailer: flwr-signature"),
-    "two signatures": request(PULL, "flwr-signature: a", "flwr-signature: b"),
-    "two types": request(PULL, "Content-Type: text/plain"),
-    "a null in a header": request(PULL, "X: a\x00b"),
-    "a bare return in a header": request(PULL, "X: a\rTransfer-Encoding: chunked"),
+    "chunks": request(PUSH, "Transfer-Encoding: chunked", length=None, body=b"3\r\nabc\r\n0\r\n\r\n"),
+    "chunks and a length": request(PUSH, "Transfer-Encoding: chunked", body=b"3\r\nabc\r\n0\r\n\r\n"),
+    "chunks in disguise": request(PUSH, "Transfer-Encoding: xchunked", body=b"3\r\nabc\r\n0\r\n\r\n"),
+    "chunks behind a space": request(PUSH, "Transfer-Encoding : chunked", body=b"3\r\nabc\r\n0\r\n\r\n"),
+    "chunks behind a tab": request(PUSH, "Transfer-Encoding:\tchunked", body=b"3\r\nabc\r\n0\r\n\r\n"),
+    "chunks twice": request(PUSH, "Transfer-Encoding: identity", "Transfer-Encoding: chunked", body=b"0\r\n\r\n"),
+    "a folded header": request(PUSH, "X: a", " Transfer-Encoding: chunked"),
+    "upgrade to a socket": request(PUSH, "Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: abc"),
+    "upgrade to HTTP/2": request(PUSH, "Connection: Upgrade, HTTP2-Settings", "Upgrade: h2c", "HTTP2-Settings: AAA"),
+    "upgrade without connection": request(PUSH, "Upgrade: h2c"),
+    "expect": request(PUSH, "Expect: 100-continue"),
+    "trailer": request(PUSH, "Trailer: flwr-signature"),
+    "two signatures": request(PUSH, "flwr-signature: a", "flwr-signature: b"),
+    "two types": request(PUSH, "Content-Type: text/plain"),
+    "a null in a header": request(PUSH, "X: a\x00b"),
+    "a bare return in a header": request(PUSH, "X: a\rTransfer-Encoding: chunked"),
     "no HTTP at all": b"\x16\x03\x01\x00\xa5\x01\x00\x00",
 }  # fmt: skip
 
@@ -172,7 +173,7 @@ def test_a_second_request_hidden_in_a_body_is_body(door: Door, behind: Upstream)
     hidden = request("/v1/control/list-nodes")
     assert status(door.ask(request(length=str(len(hidden)), body=hidden))) == 200
     (passed,) = behind.requests
-    assert passed.startswith(b"POST /v1/fleet/pull-messages ")
+    assert passed.startswith(b"POST /v1/fleet/push-messages ")
     assert passed.endswith(hidden)
 
 
@@ -181,7 +182,7 @@ def test_each_request_of_a_pipeline_is_judged_by_itself(door: Door, behind: Upst
     answer = door.ask(first + request("/v1/control/list-nodes"))
     assert answer.count(b"HTTP/1.1 ") == 2
     assert b"HTTP/1.1 404 " in answer
-    assert [passed.partition(b" HTTP")[0] for passed in behind.requests] == [b"POST /v1/fleet/pull-messages"]
+    assert [passed.partition(b" HTTP")[0] for passed in behind.requests] == [b"POST /v1/fleet/push-messages"]
 
 
 def _is_closed(door: Door, behind: Upstream, answer: bytes) -> None:
@@ -206,7 +207,7 @@ def _scope(target: bytes, *, method: str = "POST", headers: list[tuple[bytes, by
         "type": "http", "method": method, "http_version": "1.1", "headers": usual if headers is None else headers,
         "client": ("192.0.2.1", 1), "state": {"target": target},
         # What a server might have made of the target; nothing of it counts.
-        "path": PULL, "raw_path": PULL.encode(), "query_string": b"",
+        "path": PUSH, "raw_path": PUSH.encode(), "query_string": b"",
     }  # fmt: skip
 
 
@@ -230,7 +231,7 @@ def test_a_target_passes_exactly_if_it_is_in_the_list(target: bytes) -> None:
 @given(key=st.binary(max_size=20) | st.sampled_from([b"key ", b" key", b"KEY", b"ke", b"keykey"]))
 def test_no_key_passes_but_those_of_the_list(key: bytes) -> None:
     headers = [(b"host", b"a"), (b"content-length", b"0"), (b"flwr-public-key", key), *PROOF]
-    asked = admitted(_scope(PULL.encode(), headers=headers), lambda: ONE_KEY, at=AT)
+    asked = admitted(_scope(PUSH.encode(), headers=headers), lambda: ONE_KEY, at=AT)
     assert (asked is Closed.KEY) == (key != b"key")
 
 
@@ -241,12 +242,12 @@ def test_no_key_passes_but_those_of_the_list(key: bytes) -> None:
 ])  # fmt: skip
 def test_a_frame_that_a_laxer_server_would_let_by_is_still_closed(header: tuple[bytes, bytes]) -> None:
     usual = {b"host": b"a", b"content-length": b"0", b"flwr-public-key": b"key"} | dict(PROOF)
-    scope = _scope(PULL.encode(), headers=[*(usual | dict([header])).items()])
+    scope = _scope(PUSH.encode(), headers=[*(usual | dict([header])).items()])
     assert admitted(scope, lambda: ONE_KEY, at=AT) is Closed.SHAPE
 
 
 def test_a_server_that_does_not_tell_the_target_lets_nothing_pass() -> None:
-    scope = _scope(PULL.encode()) | {"state": {}}
+    scope = _scope(PUSH.encode()) | {"state": {}}
     assert admitted(scope, lambda: ONE_KEY, at=AT) is Closed.PATH
 
 
@@ -279,7 +280,7 @@ def test_a_node_that_begins_without_being_enrolled_is_told_what_its_own_program_
 
 
 def test_two_keys_are_none(door: Door, behind: Upstream) -> None:
-    assert status(door.ask(request(PULL, f"flwr-public-key: {shown(node_key(1))}"))) == 404
+    assert status(door.ask(request(PUSH, f"flwr-public-key: {shown(node_key(1))}"))) == 404
     assert behind.seen == []
 
 
@@ -314,7 +315,7 @@ def test_a_model_of_the_largest_size_passes_both_ways(door: Door, behind: Upstre
     behind.answer = b"HTTP/1.1 200 OK\r\ncontent-length: %d\r\n\r\n" % len(model) + model
     with httpx.Client(trust_env=False, timeout=60) as node:
         answer = node.post(
-            f"http://127.0.0.1:{door.port}{PULL}", content=model, headers={"flwr-public-key": KEY} | proof()
+            f"http://127.0.0.1:{door.port}{PUSH}", content=model, headers={"flwr-public-key": KEY} | proof()
         )
     assert answer.content == model
     assert behind.requests[0].endswith(model)
@@ -335,7 +336,7 @@ def test_a_larger_answer_is_cut_off(
     body = b"fa0\r\n" + bytes(4000) + b"\r\n0\r\n\r\n" if chunked else bytes(4000)
     behind.answer = b"HTTP/1.1 200 OK\r\n" + framing + b"\r\n\r\n" + body
     with httpx.Client(trust_env=False) as node, pytest.raises(httpx.RemoteProtocolError):
-        node.post(f"http://127.0.0.1:{door.port}{PULL}", content=b"", headers={"flwr-public-key": KEY} | proof())
+        node.post(f"http://127.0.0.1:{door.port}{PUSH}", content=b"", headers={"flwr-public-key": KEY} | proof())
 
 
 def test_who_hangs_up_in_the_middle_leaves_no_request_behind(door: Door, behind: Upstream) -> None:
@@ -403,7 +404,7 @@ def test_one_address_cannot_take_everybodys_share() -> None:
     def upstream_() -> httpx.AsyncClient:
         return httpx.AsyncClient(base_url="http://a", transport=httpx.MockTransport(lambda _: httpx.Response(200)))
 
-    door = Proxy(upstream_, keys=dict, well=lambda: True, watcher=counts, clock=lambda: now)
+    door = Proxy(upstream_, keys=dict, well=lambda: True, watcher=counts, bell=MUTE, clock=lambda: now)
 
     async def ask(address: str) -> int:
         async def receive() -> dict[str, Any]:
@@ -413,7 +414,7 @@ def test_one_address_cannot_take_everybodys_share() -> None:
             if message["type"] == "http.response.start":
                 told.append(message["status"])
 
-        await door({**_scope(PULL.encode()), "client": (address, 1)}, receive, send)
+        await door({**_scope(PUSH.encode()), "client": (address, 1)}, receive, send)
         return told[-1]
 
     async def all_of_it() -> None:
@@ -450,7 +451,10 @@ def certified(tmp_path: Path) -> Iterator[tuple[int, Path]]:
                 connection.settimeout(WAIT_S)
                 try:
                     with context.wrap_socket(connection, server_side=True) as tls:
-                        tls.recv(65_536)
+                        # All of it: a connection ended with something unread is cut off, answer and all.
+                        asked = b""
+                        while not asked.endswith(b"\r\n\r\nabc") and (part := tls.recv(65_536)):
+                            asked += part
                         tls.sendall(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\nconnection: close\r\n\r\n")
                 except OSError:
                     connection.close()
@@ -481,11 +485,11 @@ def test_only_an_upstream_that_our_authority_vouches_for_is_spoken_to(
 
 def test_nothing_of_a_request_is_logged(door: Door, behind: Upstream, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    for asked in (request(PULL, "Cookie: planted"), request("/planted"), request(key="planted"), b"planted\r\n\r\n"):
+    for asked in (request(PUSH, "Cookie: planted"), request("/planted"), request(key="planted"), b"planted\r\n\r\n"):
         door.ask(asked)
     behind.answer = b"planted\r\n\r\n"
-    assert status(door.ask(request(PULL, "flwr-package-name: planted"))) == 503
-    assert status(door.ask(request(PULL, "flwr-timestamp: planted", "flwr-signature: planted", signed=None))) == 401
+    assert status(door.ask(request(PUSH, "flwr-package-name: planted"))) == 503
+    assert status(door.ask(request(PUSH, "flwr-timestamp: planted", "flwr-signature: planted", signed=None))) == 401
     # What a program of ours tells at its least strict: our own lines, and others' warnings.
     told = [one.getMessage() for one in caplog.records if one.levelno >= logging.WARNING or one.name[:4] == "fedc"]
     assert set(told) <= {"Invalid HTTP request received."}
