@@ -61,13 +61,13 @@ class _Look:
         directory, home = self.place.directory, self.home
         yield Check("secret files", lambda: secrets(directory, _SECRET, _FOLDERS), f"Look at {directory}.")
         yield Check("directory", lambda: writable(directory), f"Give write permission for {directory}.")
-        yield Check("disk", lambda: room(directory, [home.superlink / "state.db"]), f"Look at the disk of {directory}.")
+        yield Check("disk", lambda: room(directory, [home.state]), f"Look at the disk of {directory}.")
         yield Check("keys", self._keys, "Restore them from the copy kept safe.")
         yield Check("schema", self._schema, "Put the schema there that all parties agreed on.")
         yield Check("members", self._members, _ENROL)
 
     def history(self) -> Iterator[Check]:
-        state = self.home.superlink / "state.db"
+        state = self.home.state
         yield Check("SuperLink's database", lambda: database(state, mend=_STATE_LOST), _STATE_LOST)
         yield Check("round log", self._round_log, _LOG_LOST)
         directory = self.place.directory

@@ -17,6 +17,7 @@ from federated.files import write_whole
 from federated.lock import alone
 from privacy.consent.limits import UtcSeconds
 from privacy.errors import MalformedError, RefusalCode, RefusalError, UsageError
+from server.deploy.settings import STATE
 
 FILE: Final = "members.json"
 MAX_MEMBERS: Final = MAX_PEERS + 1
@@ -62,15 +63,24 @@ class Members:
     """The data holders of one coordinator, in `members.json` of its directory. Every change is whole and durable."""
 
     def __init__(self, directory: Path) -> None:
-        self._path = directory / FILE
+        self._path, self._state = directory / FILE, directory / STATE
         self._lock = directory / _LOCK
 
     def load(self) -> dict[str, Member]:
-        """Everybody who ever was enrolled, by id, revoked or not. MalformedError if the file cannot be read."""
+        """Everybody who ever was enrolled, by id, revoked or not.
+
+        MalformedError if the file cannot be read, or is missing although SuperLink was started here before.
+        """
         try:
             return msgspec.json.decode(self._path.read_bytes(), type=dict[HolderId, Member])
         except FileNotFoundError:
-            return {}
+            if not self._state.exists():
+                return {}
+            raise MalformedError(
+                f"{FILE} is missing, and with it who was enrolled and who was revoked. The coordinator should restore "
+                f"it from the copy kept safe. Without one: stop `fedcredit coordinator serve`, move {STATE} away, "
+                "start it again, and enrol every data holder anew."
+            ) from None
         except (OSError, msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
             raise MalformedError(
                 f"{FILE} cannot be read as the list of enrolled data holders. The coordinator should restore it from "

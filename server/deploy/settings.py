@@ -14,6 +14,7 @@ from privacy.consent.signing import SigningKey
 from privacy.errors import MalformedError, RefusalCode, RefusalError, UsageError
 
 SETTINGS_FILE: Final = "coordinator.toml"
+STATE: Final = "superlink/state.db"
 KEY_FILE: Final = "coordinator.key"
 SCHEMA_FILE: Final = "schema.toml"
 SECRET_FILE: Final = "superexec.secret"  # noqa: S105 (a file's name)
@@ -246,6 +247,11 @@ class Home:
     def superlink(self) -> Path:
         """SuperLink's own directory: its state, its log."""
         return self.directory / "superlink"
+
+    @property
+    def state(self) -> Path:
+        """SuperLink's database, there from its first start on."""
+        return self.directory / STATE
 
     @property
     def bell(self) -> Path:

@@ -36,7 +36,6 @@ from server.deploy.settings import Home
 NAME: Final = "SuperLink"
 ANSWER_S: Final = 10.0
 _MEDIA: Final = "application/protobuf"
-_STATE: Final = "state.db"
 _ONLINE, _GONE = "online", "unregistered"
 
 Answer = TypeVar("Answer", bound=Message)
@@ -50,7 +49,7 @@ def superlink(home: Home) -> Program:
         "--host", "127.0.0.1", "--port", str(home.settings.fleet.superlink_port),
         "--ssl-ca-certfile", str(tls / "ca.pem"), "--ssl-certfile", str(tls / "superlink.pem"),
         "--ssl-keyfile", str(tls / "superlink.key"),
-        "--enable-supernode-auth", "--database", str(directory / _STATE),
+        "--enable-supernode-auth", "--database", str(home.state.absolute()),
         "--isolation", "process", "--superexec-auth-secret-file", str(home.secret_file.absolute()),
         "--disable-runtime-dependency-installation",
     )  # fmt: skip
@@ -59,7 +58,7 @@ def superlink(home: Home) -> Program:
 
 def has_begun(home: Home) -> bool:
     """Whether SuperLink was started before and so may know nodes."""
-    return (home.superlink / _STATE).exists()
+    return home.state.exists()
 
 
 @dataclass(frozen=True, slots=True)

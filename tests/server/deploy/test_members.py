@@ -41,6 +41,17 @@ def test_nobody_is_enrolled_at_first_and_whoever_is_admitted_then_is(members: Me
     assert stat.S_IMODE((tmp_path / "members.json").stat().st_mode) == 0o644  # public keys only
 
 
+def test_a_list_that_was_lost_is_not_begun_anew(members: Members, tmp_path: Path) -> None:
+    (tmp_path / "superlink").mkdir()
+    (tmp_path / "superlink" / "state.db").touch()
+    for ask in (members.load, members.current, members.keys, lambda: members.admit(request(), at=AT)):
+        with pytest.raises(MalformedError, match=r"members\.json is missing.*restore"):
+            ask()
+    assert not (tmp_path / "members.json").exists()
+    (tmp_path / "superlink" / "state.db").rename(tmp_path / "away")
+    assert members.admit(request(), at=AT) is Admission.NEW
+
+
 def test_the_same_request_again_changes_nothing(members: Members, tmp_path: Path) -> None:
     members.admit(request(), at=AT)
     before = (tmp_path / "members.json").stat().st_mtime_ns
