@@ -42,6 +42,7 @@ from privacy.errors import MalformedError, RefusalError, TamperingError
 __all__ = ["Kind", "LaneCopy", "LaneOpening", "LaneSource"]
 
 _MOST_KEPT: Final = 32  # a run asks for a few views and projections, again and again
+_OF_A_RUN: Final = (Purpose.TRAIN, Purpose.VALIDATE)  # whoever joins a run asks for both, so they are read together
 
 Value = TypeVar("Value")
 
@@ -184,7 +185,7 @@ class LaneCopy(LaneNotes):
 
         def compute(at: Head) -> LaneView:
             if head is None:
-                return LaneView(at, dict(self._all(self._links.today(), at.size, direct=False)))
+                return LaneView(at, dict(self._all(self._links.today(), at.size, over={})))
             then = (page for page in paged(self._links.at(at.size), PAGE))
             return LaneView(at, {handle: one for page in then for handle, one in self._of(page, at.size, {}, {})})
 
@@ -200,11 +201,21 @@ class LaneCopy(LaneNotes):
         key lets anybody in. A record can be taken directly only to restrict: ask without them, too.
         """
 
-        def compute(at: Head) -> Projection:
-            standings = self._all(self._links.today(), at.size, direct=direct)
-            return Projection.of(standings, purpose=purpose, recipient=recipient, categories=categories)
+        purposes = _OF_A_RUN if purpose in _OF_A_RUN else (purpose,)
 
-        return self._once(head, (purpose, recipient, categories, direct), compute)
+        def compute(at: Head, *, over: Mapping[bytes, Top]) -> dict[Purpose, Projection]:
+            standings = self._all(self._links.today(), at.size, over=over)
+            return Projection.of_each(standings, purposes=purposes, recipient=recipient, categories=categories)
+
+        def of_the_lane(at: Head) -> dict[Purpose, Projection]:
+            return compute(at, over={})
+
+        def with_the_side_door(at: Head) -> dict[Purpose, Projection]:
+            over = direct_tops(self._base)
+            return compute(at, over=over) if over else self._keep((at, (*key, False)), lambda: of_the_lane(at))
+
+        key = (purposes, recipient, categories)
+        return self._once(head, (*key, direct), with_the_side_door if direct else of_the_lane)[purpose]
 
     def standings(self, head: Head | None = None, *, direct: bool = False) -> Iterator[tuple[bytes, Standing]]:
         """Handle and standing at `head` of everybody who has one, by the links of today, ascending, a few at a time."""
@@ -329,8 +340,10 @@ class LaneCopy(LaneNotes):
                     with self._session.changing(verdicts_only=True) as change:
                         change.judge(verdicts)
 
-    def _all(self, links: Iterable[Link], size: int, *, direct: bool) -> Iterator[tuple[bytes, Standing]]:
-        over, floors = direct_tops(self._base) if direct else {}, self._floors.all()
+    def _all(
+        self, links: Iterable[Link], size: int, *, over: Mapping[bytes, Top]
+    ) -> Iterator[tuple[bytes, Standing]]:
+        floors = self._floors.all()
         for page in paged(links, PAGE):
             yield from self._of(page, size, over, floors)
 

@@ -1,7 +1,7 @@
 """What the gate needs of every subject at once, as columns: a million decisions in milliseconds."""
 
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from types import MappingProxyType
 from typing import Final
@@ -55,29 +55,34 @@ class Projection:
         categories: frozenset[str],
     ) -> "Projection":
         """The columns of `standings` (handle, newest record or conflict), each subject once."""
+        return cls.of_each(standings, purposes=(purpose,), recipient=recipient, categories=categories)[purpose]
+
+    @classmethod
+    def of_each(
+        cls,
+        standings: Iterable[tuple[bytes, ConsentRecord | Conflict]],
+        *,
+        purposes: Collection[Purpose],
+        recipient: str,
+        categories: frozenset[str],
+    ) -> "dict[Purpose, Projection]":
+        """As `of` for each of `purposes`, with `standings` read once: to verify and parse them is what takes time."""
         rows: dict[bytes, int] = {}
-        before, after = bytearray(), bytearray()
-        numbers = array("q")
-        nothing = (0,) * _COLUMNS
+        columns = {purpose: _Columns() for purpose in purposes}
+        read = 0
         for handle, standing in standings:
-            rows[handle] = len(before)
-            found = _standing(standing, purpose, recipient)
-            if isinstance(found, Reason):
-                before.append(CODES[found])
-                after.append(ALLOW)
-                numbers.extend(nothing)
-                continue
-            before.append(ALLOW)
-            after.append(_remainder(found, categories))
-            dp = found.dp
-            budget = (0, 0, 0, 0) if dp is None else (dp.share_milli, dp.eps_milli, dp.delta_log10, dp.window_s)
-            numbers.extend((found.nbf, found.exp, found.reconfirm_by, *budget))
-        if len(rows) != len(before):
+            rows[handle] = read
+            read += 1
+            for purpose, column in columns.items():
+                column.add(_standing(standing, purpose, recipient), categories)
+        if len(rows) != read:
             raise MalformedError(
-                f"{len(before) - len(rows)} of {len(before)} standings are of a subject that has one already; the gate "
+                f"{read - len(rows)} of {read} standings are of a subject that has one already; the gate "
                 "needs each subject once. The data holder must sync its lane again."
             )
-        return cls(rows, (before, after), numbers)
+        return {
+            purpose: cls(rows, (column.before, column.after), column.numbers) for purpose, column in columns.items()
+        }
 
     def reasons(self, interval: Interval, policy: GatePolicy) -> NDArray[np.uint8]:
         """For each row 0 to allow, or the code of the reason to deny; shape (n_rows,).
@@ -96,6 +101,28 @@ class Projection:
 
 
 _COLUMNS: Final = 7
+_NOTHING: Final = (0,) * _COLUMNS
+
+
+class _Columns:
+    """What `Projection` is made of, row by row."""
+
+    __slots__ = ("after", "before", "numbers")
+
+    def __init__(self) -> None:
+        self.before, self.after, self.numbers = bytearray(), bytearray(), array("q")
+
+    def add(self, found: Grant | Reason, categories: frozenset[str]) -> None:
+        if isinstance(found, Reason):
+            self.before.append(CODES[found])
+            self.after.append(ALLOW)
+            self.numbers.extend(_NOTHING)
+            return
+        self.before.append(ALLOW)
+        self.after.append(_remainder(found, categories))
+        dp = found.dp
+        budget = (0, 0, 0, 0) if dp is None else (dp.share_milli, dp.eps_milli, dp.delta_log10, dp.window_s)
+        self.numbers.extend((found.nbf, found.exp, found.reconfirm_by, *budget))
 
 
 def _standing(standing: ConsentRecord | Conflict, purpose: Purpose, recipient: str) -> Grant | Reason:

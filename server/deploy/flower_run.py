@@ -19,7 +19,7 @@ TAKEN_S: Final = 30.0
 READY_S: Final = 30.0
 """How long a SuperLink that is being started anew is waited for."""
 _POLL_S: Final = 0.1
-_LEFTOVER: Final = "superlink/run"
+_LEFTOVER: Final = "superlink/run-number"
 
 
 @contextmanager

@@ -137,7 +137,8 @@ class _Serving:
                 raise RefusalError(
                     f"Flower's SuperLink {'ended' if self._failures() else 'does not answer'} at its start. The "
                     f"end of superlink/superlink.log says why; most often another program has port {port} of "
-                    "127.0.0.1: stop it, or name another fleet.superlink_port in coordinator.toml.",
+                    "127.0.0.1: stop it, or name another fleet.superlink_port in coordinator.toml. Or the disk is "
+                    "full: make room.",
                     RefusalCode.INTERNAL,
                 )
             self._watch.look(starts=self._starts())
