@@ -63,10 +63,7 @@ def run_demo(settings: DemoSettings, progress: Progress) -> DemoResult:
     place = RegistryPlace.on_this_machine(at=int(time.time()))
     federation = Federation(settings.out / "federation", data, population, seed=settings.seed, at=at, registry=place)
     federation.write_parties()
-    with federation.start_registry() as registry, workers() as pool:
-        federation.write_consents(registry, progress, pool)
-        federation.settle(pool, progress)
-    with _at_work(federation, settings) as registry, workers() as pool:
+    with workers(len(data.lines)) as pool, _at_work(federation, settings, pool, progress) as registry:
         # Programs of their own live by the clock; in one process it stands still, so that nothing depends on speed.
         with Session(federation.directory, time.time if settings.deploy else lambda: at) as session:
             first = _train(federation, registry, session, "first", settings, progress)
@@ -96,12 +93,19 @@ def run_demo(settings: DemoSettings, progress: Progress) -> DemoResult:
 
 
 @contextmanager
-def _at_work(federation: Federation, settings: DemoSettings) -> Iterator[RegistryAtWork]:
-    """The registry as a program of its own; deployed, so are the coordinator's door and every data holder's node."""
-    if not settings.deploy:
-        with federation.start_registry() as registry:
+def _at_work(
+    federation: Federation, settings: DemoSettings, pool: Executor, progress: Progress
+) -> Iterator[RegistryAtWork]:
+    """The registry as a program of its own, everybody's consents in it and every data holder's lane synced.
+
+    Deployed, the coordinator's door and every data holder's node are programs too.
+    """
+    with federation.start_registry() as registry:
+        federation.write_consents(registry, progress, pool)
+        federation.settle(pool, progress)
+        if not settings.deploy:
             yield registry
-        return
+            return
     deploy(federation, epsilon=settings.epsilon, at=int(time.time()))
     everybody = Program(["up", str(federation.directory)], start_s=ONLINE_S, stop_s=DOWN_S)
     with everybody, federation.connect_registry() as registry:

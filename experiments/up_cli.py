@@ -96,7 +96,7 @@ def _make(directory: Path, holders: int, people: int, epsilon: float, tell: Call
         federation = Federation(building, data, population, seed=None, at=at, registry=place)
         federation.write_parties()
         tell(f"letting {people} people write their consents")
-        with federation.start_registry() as registry, workers() as pool:
+        with federation.start_registry() as registry, workers(people) as pool:
             federation.write_consents(registry, no_progress, pool)
             federation.settle(pool, no_progress)
         tell("enrolling the data holders with the coordinator")

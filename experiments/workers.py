@@ -2,11 +2,12 @@
 
 import multiprocessing
 import os
-from collections.abc import Iterator
-from concurrent.futures import Executor, ProcessPoolExecutor
+from collections.abc import Callable, Iterator
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ParamSpec, TypeVar
 
 from clients.holder.node import Holder
 from clients.wallet.wallet import HolderAddress, SealedRecord, Wallet
@@ -16,11 +17,33 @@ from privacy.consent.sealing import LanePublicKey
 from privacy.consent.view import Link
 
 MOST_WORKERS = 4
+FEW_PEOPLE = 2_000  # whose work is done sooner than other processes have started and imported what they need
+Asked = ParamSpec("Asked")
+Made = TypeVar("Made")
+
+
+class InThisProcess(Executor):
+    """Whoever hands work in does it on the spot, one thing after the other."""
+
+    def submit(self, work: Callable[Asked, Made], /, *args: Asked.args, **kwargs: Asked.kwargs) -> Future[Made]:
+        """The work, done; what it raises is raised by its result."""
+        future: Future[Made] = Future()
+        try:
+            future.set_result(work(*args, **kwargs))
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
 
 @contextmanager
-def workers() -> Iterator[Executor]:
-    """A pool of processes, one a core up to a few. They are started fresh, and import what they need."""
+def workers(people: int) -> Iterator[Executor]:
+    """Hands for the work of so many people: a pool of processes, one a core up to a few, or for few this process.
+
+    The processes are started fresh, and import what they need.
+    """
+    if people <= FEW_PEOPLE:
+        yield InThisProcess()
+        return
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(min(MOST_WORKERS, os.cpu_count() or 1), mp_context=context) as pool:
         try:

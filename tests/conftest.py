@@ -1,7 +1,12 @@
 """Fixtures that more than one room's tests use."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
+
+# As `federated.cli` does, and before anything loads a matrix library: beside other tests a second thread only waits.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 from hypothesis import settings

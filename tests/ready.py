@@ -122,13 +122,13 @@ class Ready:
 def _template(holders: int) -> tuple[Federation, Path]:
     directory = Path(tempfile.mkdtemp())
     atexit.register(shutil.rmtree, directory, ignore_errors=True)
-    federation, registry = small_federation(directory / "federation", at=AT, holders=holders)
+    federation, registry = small_federation(directory / "federation", people=360, at=AT, holders=holders)
     registry.close()
     return federation, directory / "federation"
 
 
 def ready_in(directory: Path, *, holders: int = 3) -> Ready:
-    """A federation of 600 people in `directory`, lanes synced and plan written; with four a drop-out is tolerated."""
+    """A federation of 360 people in `directory`, lanes synced and plan written; with four a drop-out is tolerated."""
     template, source = _template(holders)
     shutil.copytree(source, directory)
     federation = copy.copy(template)

@@ -80,14 +80,14 @@ def test_make_test_is_what_runs_these_tests() -> None:
 
 
 @pytest.mark.slow
-def test_make_demo_prints_what_the_readme_shows_and_can_be_run_again(tmp_path: Path) -> None:
+def test_make_demo_prints_what_the_readme_shows(tmp_path: Path) -> None:
     project = tmp_path / "project"
     project.mkdir()
     shutil.copy(ROOT / "Makefile", project)
     environment = BIN.parent
     done = subprocess.run(
         ["make", "--silent", "demo", f"VENV={environment}", "-o", f"{environment}/installed"],
-        cwd=project, capture_output=True, text=True, check=False, timeout=300,
+        cwd=project, capture_output=True, text=True, check=False, timeout=900,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr
     assert "Traceback" not in done.stderr
@@ -105,20 +105,23 @@ def test_make_demo_prints_what_the_readme_shows_and_can_be_run_again(tmp_path: P
     assert report["consent"]["rows_used_without_consent"] == 0
     assert report["consent"]["rows_permitted"] < report["consent"]["rows_held"]
 
-    before = sorted((project / "runs/demo/federation/coordinator/runs").iterdir())
-    again = _run("fedcredit train runs/demo/federation", project)
-    assert again.returncode == 0, again.stderr
-    assert sorted((project / "runs/demo/federation/coordinator/runs").iterdir()) == before  # the same run, repeated
-
 
 @pytest.mark.slow
-def test_the_demo_runs_on_another_data_set(tmp_path: Path) -> None:
+def test_the_demo_runs_on_another_data_set_and_can_be_run_again(tmp_path: Path) -> None:
     (tmp_path / "experiments").symlink_to(ROOT / "experiments")
     command = next(command for command in HERE if "south_german" in command)
     assert _run(command, tmp_path).returncode == 0
     report = json.loads((tmp_path / "runs/south-german/report.json").read_text(encoding="utf-8"))
     assert (report["dataset"], report["holders"]) == ("South German Credit (UPDATE)", 3)
     assert report["metrics"]["pooled"]["auc"] > 0.7
+
+    # Of its thousand people, under the name that the README's other demo leaves.
+    (tmp_path / "runs/south-german").rename(tmp_path / "runs/demo")
+    before = sorted((tmp_path / "runs/demo/federation/coordinator/runs").iterdir())
+    assert len(before) == 2  # with everybody, and after a withdrawal
+    again = _run("fedcredit train runs/demo/federation", tmp_path)
+    assert again.returncode == 0, again.stderr
+    assert sorted((tmp_path / "runs/demo/federation/coordinator/runs").iterdir()) == before  # the same run, repeated
 
 
 def test_the_walk_from_a_table_to_a_checked_schema(tmp_path: Path) -> None:

@@ -340,9 +340,7 @@ class LaneCopy(LaneNotes):
                     with self._session.changing(verdicts_only=True) as change:
                         change.judge(verdicts)
 
-    def _all(
-        self, links: Iterable[Link], size: int, *, over: Mapping[bytes, Top]
-    ) -> Iterator[tuple[bytes, Standing]]:
+    def _all(self, links: Iterable[Link], size: int, *, over: Mapping[bytes, Top]) -> Iterator[tuple[bytes, Standing]]:
         floors = self._floors.all()
         for page in paged(links, PAGE):
             yield from self._of(page, size, over, floors)

@@ -208,24 +208,27 @@ class LaneBase:
 
     def stream(self, table: str, clause: str = "", *values: object) -> Iterator[Row]:
         """As `rows`, a few at a time."""
+        return (row[:-1] for row in self._sealed(table, clause, *values))
+
+    def whole(self, table: str, order: str = "") -> Iterator[Row]:
+        """All rows of a tallied table, as a stream. TamperingError if one was edited, or at the end if one is gone."""
+        tally = Tally()
+        for *row, mac in self._sealed(table, order):
+            tally.add(self.seal, mac)
+            yield tuple(row)
+        if tally != _tallies(self.state.tallies)[table]:
+            raise self.edited()
+
+    def _sealed(self, table: str, clause: str, *values: object) -> Iterator[Row]:
+        """Rows with their digests behind them, which hold."""
         holds = self.seal.holds
         with self.readable():
             found = self.connection.execute(f"SELECT {COLUMNS[table]}, mac FROM {table} {clause}", values)  # noqa: S608
             while some := found.fetchmany(_FETCHED):
                 for row in some:
-                    fields = row[:-1]
-                    if not holds(row[-1], table, *fields):
+                    if not holds(row[-1], table, *row[:-1]):
                         raise self.edited()
-                    yield fields
-
-    def whole(self, table: str, order: str = "") -> Iterator[Row]:
-        """All rows of a tallied table, as a stream. TamperingError if one was edited, or at the end if one is gone."""
-        tally = Tally()
-        for row in self.stream(table, order):
-            tally.add(self.seal, self.seal.row(table, *row))
-            yield row
-        if tally != _tallies(self.state.tallies)[table]:
-            raise self.edited()
+                    yield row
 
     @contextmanager
     def change(self) -> Iterator[Change]:

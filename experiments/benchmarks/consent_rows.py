@@ -74,7 +74,7 @@ def consent(settings: ConsentSettings, progress: Progress) -> list[BenchRow]:
     synced = {}
     for people in (settings.people // 4, settings.people):
         with _parties(settings, people) as parties:
-            with workers() as pool, closing(RegistryClient(parties.registry.url, ca=parties.ca)) as client:
+            with workers(people) as pool, closing(RegistryClient(parties.registry.url, ca=parties.ca)) as client:
                 measure.hand_in(client, parties.crowd, pool)
             step(3)
             # A fresh process, as its memory is measured.

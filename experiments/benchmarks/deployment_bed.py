@@ -76,7 +76,7 @@ def make_bed(directory: Path, *, holders: int, people: int) -> Bed:
         directory, data, evenly(data, holders), seed=None, at=at, fewest_people=FEWEST_PEOPLE, registry=place
     )
     federation.write_parties()
-    with federation.start_registry() as registry, workers() as pool:
+    with federation.start_registry() as registry, workers(len(data.lines)) as pool:
         federation.write_consents(registry, no_progress, pool)
         federation.settle(pool, no_progress)
     deploy(federation, epsilon=EPSILON, at=at)

@@ -3,6 +3,9 @@
 import subprocess
 import time
 
+from clients.holder.serve import SERVING
+from clients.holder.serve_status import STATUS, WORKER, NodeState, ServeStatus, WorkerStatus
+from clients.holder.serve_status import read_status as read_serve_status
 from server.deploy.run_status import State, read_status
 from server.deploy.settings import Home
 from tests.deployment.live import Live, listens
@@ -29,3 +32,10 @@ def restart(live: Live, name: str, port: int) -> None:
     starts = fates[name].starts
     supervisor = live.supervisor
     live.until(lambda: supervisor.fates()[name].starts > starts and listens(port), f"{name} is there again")
+
+
+def is_ready(live: Live, name: str) -> bool:
+    """Whether the programs that run now at a data holder are connected and answer."""
+    place = live.holder(name) / SERVING
+    serving, worker = read_serve_status(place / STATUS, ServeStatus), read_serve_status(place / WORKER, WorkerStatus)
+    return worker is not None and worker.ready and serving is not None and serving.state is NodeState.ONLINE

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
+from click.testing import CliRunner
 from msgspec.structs import replace
 
 from clients.holder.node import Holder
@@ -24,6 +26,7 @@ from experiments.federation import Federation
 from experiments.plans import default_plan
 from experiments.recipes_by_name import settings_named
 from experiments.registry_place import RegistryPlace
+from federated.cli import fedcredit
 from federated.plan import sign_plan
 from federated.programs import Program, Supervisor
 from federated.recipes.base import RecipeName
@@ -37,35 +40,69 @@ PLANTED: Final = Path(__file__).parent / "planted"
 FEDCREDIT: Final = str(Path(sys.executable).with_name("fedcredit"))
 EPSILON: Final = 0.05
 """So little that a person's cap is good for hundreds of runs."""
+SEED: Final = 7
+"""What a plan may have that is run once more in process; all others' noise is from secure chance."""
 ONLINE_S: Final = 90.0
 COMMAND_S: Final = 180.0
+# Stands before an installed Ray, if there is one: whoever asks for it is told that there is none.
+NO_RAY: Final = "raise ImportError('this deployment has no Ray')\n"
+# Several planted files in one: they have the party's switch in common, and may change the same module.
+TOGETHER: Final = """
+import runpy
+
+FAULTS = {{}}
+
+def after(before, fault):
+    return lambda module: (before(module), fault(module))
+
+for path in {paths!r}:
+    for name, fault in runpy.run_path(path)["FAULTS"].items():
+        FAULTS[name] = after(FAULTS[name], fault) if name in FAULTS else fault
+"""
 
 
 @dataclass
 class Live:
-    """One federation. `supervisor` is None while nothing of it runs."""
+    """One federation. `supervisor` is None while nothing of it runs.
+
+    Whoever has done to it what cannot be mended sets `used_up`: the next test is given another one.
+    """
 
     federation: Federation
     faults: dict[str, Path] = field(default_factory=dict)  # of a party's programs, from their next start on
     supervisor: Supervisor | None = None
     path: tuple[Path, ...] = ()  # more places that programs import from, before all others
+    apart: dict[str, Supervisor] = field(default_factory=dict)  # of data holders that come and go by themselves
+    used_up: bool = False
     _plans: int = 0
 
     @classmethod
     def make(cls, directory: Path, *, holders: int = 3, people: int = 600) -> "Live":
-        """A federation of a few hundred people in `directory`, everybody enrolled; nothing runs yet."""
+        """A federation of a few hundred people in `directory`, everybody enrolled; nothing runs yet.
+
+        It has no Ray. Beside it lies what it was before anybody was enrolled (`in_process`).
+        """
         at = int(time.time())
         place = RegistryPlace.on_this_machine(at=at)
         federation, registry = small_federation(
-            directory, people=people, holders=holders, at=at, place=place, seed=None
+            directory, people=people, holders=holders, at=at, place=place, seed=SEED
         )
         registry.close()
+        made = cls(federation, path=(directory / "no-ray",))
+        shutil.copytree(directory, made.in_process)
+        (directory / "no-ray" / "ray").mkdir(parents=True)
+        (directory / "no-ray" / "ray" / "__init__.py").write_text(NO_RAY, encoding="utf-8")
         deploy(federation, epsilon=EPSILON, at=at)
-        return cls(federation)
+        return made
 
     @property
     def directory(self) -> Path:
         return self.federation.directory
+
+    @property
+    def in_process(self) -> Path:
+        """The same federation as it began, for a `Session`: nobody's programs know of it."""
+        return self.directory.with_name("in-process")
 
     @property
     def coordinator(self) -> Path:
@@ -93,6 +130,8 @@ class Live:
 
     def stop(self) -> None:
         """End whatever runs."""
+        for name in tuple(self.apart):
+            self.leave(name)
         if self.supervisor is not None:
             self.supervisor.stop(grace_s=20)
         self.supervisor = None
@@ -101,15 +140,16 @@ class Live:
         """The program of one party, to be started beside the others."""
         return next(program for program in self._deployment().programs() if program.name == name)
 
-    @contextmanager
-    def only(self, name: str, *, online: bool = True) -> Iterator[Supervisor]:
-        """One party's program, started beside the others for as long as the block lasts."""
-        supervisor = Supervisor([self.program(name)], pid_file=self.directory / f"{name}.json")
+    def join(self, name: str) -> None:
+        """Start one data holder's programs beside the others', and wait until it is online."""
+        self.apart[name] = Supervisor([self.program(name)], pid_file=self.directory / f"{name}.json")
         since = int(time.time())
-        with supervisor:
-            if online and name in self.names:
-                self.until(lambda: name not in self._deployment().missing(since=since), f"{name} is online")
-            yield supervisor
+        self.apart[name].start()
+        self.until(lambda: name not in self._deployment().missing(since=since), f"{name} is online")
+
+    def leave(self, name: str) -> None:
+        """End the programs of one that has joined so."""
+        self.apart.pop(name).stop(grace_s=20)
 
     def kill(self, name: str, part: str | None = None, number: signal.Signals = signal.SIGKILL) -> int:
         """Signal one party's program, or a part that a data holder supervises (supernode, worker); its pid."""
@@ -145,6 +185,10 @@ class Live:
         path.write_text(code, encoding="utf-8")
         self.faults[party] = path
 
+    def plant_files(self, party: str, *names: str) -> None:
+        """Give the programs of `party` the faults in these files of `planted`, all of them off (`switch`)."""
+        self.plant(party, TOGETHER.format(paths=[str(PLANTED / name) for name in names]))
+
     def switch(self, party: str, how: str | None) -> None:
         """Turn on what a planted fault has under the name `how`; None turns it off. It counts at once."""
         path = self.faults[party].with_suffix(".on")
@@ -175,6 +219,7 @@ class Live:
         holders: int | None = None,
         minimum: int | None = None,
         recipe: RecipeSettings | None = None,
+        seed: int | None = None,
     ) -> str:
         """Sign a plan of one round and the measurement as the current one; its digest.
 
@@ -184,7 +229,7 @@ class Live:
         roster, schema = self.federation.roster[:holders], self.federation.data.schema
         plan = default_plan(
             f"plan-{self._plans}", schema, roster, epsilon=EPSILON, at=int(time.time()),
-            seed=None, people=450, recipe=recipe or _one_round(schema), fewest_people=FEWEST_PEOPLE,
+            seed=seed, people=450, recipe=recipe or _one_round(schema), fewest_people=FEWEST_PEOPLE,
             trust=TrustModel.SHARED_NOISE if masked else TrustModel.HOLDER_NOISE,
             dropouts_tolerated=None if masked else 0,
         )  # fmt: skip
@@ -192,7 +237,7 @@ class Live:
         self.federation.write_plan(plan)
         return sign_plan(plan, self.federation.coordinator_key).digest
 
-    def command(self, *arguments: str, fault: str | None = None) -> subprocess.CompletedProcess[str]:
+    def command(self, *arguments: str, fault: str | Path | None = None) -> subprocess.CompletedProcess[str]:
         """One `fedcredit coordinator` command, carried out to its end."""
         process = self.begin(*arguments, fault=fault)
         try:
@@ -204,13 +249,16 @@ class Live:
         assert "Traceback" not in err, err
         return subprocess.CompletedProcess(arguments, process.returncode, out, err)
 
-    def begin(self, *arguments: str, fault: str | None = None) -> "subprocess.Popen[str]":
-        """A `fedcredit coordinator` command under way; whoever calls waits for it. `fault` is as in `plant`."""
-        environment = os.environ | self._environment(None)
-        if fault is not None:
+    def begin(self, *arguments: str, fault: str | Path | None = None) -> "subprocess.Popen[str]":
+        """A `fedcredit coordinator` command under way; whoever calls waits for it.
+
+        `fault` is code as in `plant`, or the path of a fault that is planted already and has a switch.
+        """
+        if isinstance(fault, str):
             path = self.directory / "fault-run.py"
             path.write_text(fault, encoding="utf-8")
-            environment |= self._environment(path)
+            fault = path
+        environment = os.environ | self._environment(fault)
         name, *rest = arguments
         return subprocess.Popen(
             [FEDCREDIT, "coordinator", name, "--directory", str(self.coordinator), *rest],
@@ -220,22 +268,13 @@ class Live:
 
     def status(self) -> dict[str, Any]:
         """What `coordinator status` says."""
-        done = self.command("status", "--json")
-        assert done.returncode == 0, done.stderr
-        told = json.loads(done.stdout)
-        assert isinstance(told, dict)
+        code, told = status_of("coordinator", self.coordinator)
+        assert code == 0, told
         return told
 
     def holder_status(self, name: str) -> dict[str, Any]:
         """What `holder status` says."""
-        done = subprocess.run(
-            [FEDCREDIT, "holder", "status", "--json", "--directory", str(self.holder(name))],
-            capture_output=True, text=True, check=False, timeout=60,
-        )  # fmt: skip
-        assert "Traceback" not in done.stderr, done.stderr
-        told = json.loads(done.stdout)
-        assert isinstance(told, dict)
-        return told
+        return status_of("holder", self.holder(name))[1]
 
     # What came of it.
 
@@ -278,6 +317,14 @@ class Live:
         path = [*self.path, *([] if fault is None else [PLANTED]), ROOT]
         planted = {} if fault is None else {"PLANTED_FAULT": str(fault)}
         return {"PYTHONPATH": os.pathsep.join(map(str, path)), **planted}
+
+
+def status_of(party: str, directory: Path) -> tuple[int, dict[str, Any]]:
+    """What `fedcredit PARTY status` says, carried out in this process: it only reads; and its exit code."""
+    done = CliRunner().invoke(fedcredit, [party, "status", "--json", "--directory", str(directory)])
+    told = json.loads(done.stdout)
+    assert isinstance(told, dict)
+    return done.exit_code, told
 
 
 def listens(port: int) -> bool:

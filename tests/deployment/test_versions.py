@@ -1,7 +1,6 @@
 """Data holders whose clock, version or node is not what it should be: each is refused, and the others get a model."""
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,41 +13,17 @@ from clients.holder.serve_status import STATUS, WORDS, NodeState, ServeStatus, r
 from federated.programs import Program, Supervisor
 from privacy.errors import RefusalCode
 from server.answers import SILENT
-from tests.deployment.conftest import Settle
-from tests.deployment.live import FEDCREDIT, PLANTED, Live
+from tests.deployment.conftest import TWIN, Settle, restored
+from tests.deployment.live import FEDCREDIT, Live
 
 pytestmark = pytest.mark.slow
 
-HOLDERS = 5
 NODES_DEADLINE_S = "5"
 """Somebody is not online, and need not be waited for."""
 DEADLINE_S = "60"
 """Nobody uses it up."""
 
-AHEAD, OTHER_BUNDLE, EARLIER, TWINS, RIGHT = (
-    "aster-bank", "birch-telecom", "cedar-power", "dahlia-stores", "elm-credit-union",
-)  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
-    """Five data holders, two of which do not serve yet; one has approved another bundle than the coordinator runs."""
-    made = Live.make(tmp_path_factory.mktemp("mixed") / "federation", holders=HOLDERS)
-    made.plant(AHEAD, (PLANTED / "hour_ahead.py").read_text(encoding="utf-8"))
-    made.plant(EARLIER, (PLANTED / "earlier_version.py").read_text(encoding="utf-8"))
-    made.switch(EARLIER, "measurement")
-    made.setting("coordinator", "nodes_deadline_s", NODES_DEADLINE_S)
-    shutil.copytree(made.holder(TWINS), restored(made))
-    try:
-        made.start(AHEAD, TWINS)
-        yield made
-    finally:
-        made.stop()
-
-
-def restored(live: Live) -> Path:
-    """A data holder's directory as it was at the beginning, put back elsewhere."""
-    return live.directory / "restored"
+AHEAD, OTHER_BUNDLE, EARLIER, RIGHT = "aster-bank", "birch-telecom", "cedar-power", "elm-credit-union"
 
 
 @contextmanager
@@ -67,48 +42,45 @@ def node_state(directory: Path) -> NodeState | None:
     return None if told is None else told.state
 
 
-def test_another_clock_version_or_node_is_refused_and_the_others_get_a_model(mixed: Live, seen: Settle) -> None:
-    digests = mixed.setting(OTHER_BUNDLE, "bundles", f'["{bytes(32).hex()}"]')
-    with mixed.only(AHEAD, online=False), mixed.only(TWINS):
-        second = subprocess.run(
-            [FEDCREDIT, "holder", "serve", "--directory", str(mixed.holder(TWINS))],
-            capture_output=True, text=True, check=False, timeout=60,
-        )  # fmt: skip
-        assert second.returncode == 3
-        assert "One node at a time answers for a data holder" in second.stderr
-        with serving(mixed, restored(mixed)):
-            mixed.until(lambda: node_state(restored(mixed)) is NodeState.KEY_REFUSED, "the copy is not let in")
-            mixed.until(lambda: node_state(mixed.holder(AHEAD)) is NodeState.SIGNATURE_REFUSED, "nor is the clock")
-            assert mixed.holder_status(AHEAD)["do"] == [WORDS[NodeState.SIGNATURE_REFUSED]]
-            mixed.plan(minimum=2)
-            done = mixed.command("run", "--deadline", DEADLINE_S)
-    assert done.returncode == 0, done.stderr
-    told = mixed.status()["last"]["holders"]
-    run = mixed.status()["last"]["run"]
-    mixed.require_lawful(run)
-    record = mixed.record(run)
-    refused = {AHEAD: SILENT.reason, OTHER_BUNDLE: RefusalCode.BUNDLE.value}
-    assert record["refused"] == refused
-    assert [release["left_out"] for release in record["releases"]] == [{}, {EARLIER: SILENT.reason}]
-    late = f"left out of release 2: {SILENT.reason}"
-    assert told == dict.fromkeys([TWINS, RIGHT], "joined") | {EARLIER: late} | refused
-    assert {name: len(mixed.charges(name, run)) for name in mixed.names} == (
-        dict.fromkeys([TWINS, RIGHT], 2) | {EARLIER: 1, AHEAD: 0, OTHER_BUNDLE: 0}
-    )
+def test_another_clock_version_or_node_is_refused_and_the_others_get_a_model(five: Live, seen: Settle) -> None:
+    five.used_up = True  # one of them is gone at the end
+    five.setting("coordinator", "nodes_deadline_s", NODES_DEADLINE_S)
+    digests = five.setting(OTHER_BUNDLE, "bundles", f'["{bytes(32).hex()}"]')
+    for name in five.names:
+        five.switch(name, {AHEAD: "an hour ahead", EARLIER: "earlier"}.get(name))
+    second = subprocess.run(
+        [FEDCREDIT, "holder", "serve", "--directory", str(five.holder(TWIN))],
+        capture_output=True, text=True, check=False, timeout=60,
+    )  # fmt: skip
+    assert second.returncode == 3
+    assert "One node at a time answers for a data holder" in second.stderr
+    with serving(five, restored(five)):
+        five.until(lambda: node_state(restored(five)) is NodeState.KEY_REFUSED, "the copy is not let in")
+        five.until(lambda: node_state(five.holder(AHEAD)) is NodeState.SIGNATURE_REFUSED, "nor is the clock")
+        assert five.holder_status(AHEAD)["do"] == [WORDS[NodeState.SIGNATURE_REFUSED]]
+        _run(five)
+        told = five.status()["last"]
+        record = five.record(told["run"])
+        refused = {AHEAD: SILENT.reason, OTHER_BUNDLE: RefusalCode.BUNDLE.value}
+        assert record["refused"] == refused
+        assert [release["left_out"] for release in record["releases"]] == [{}, {EARLIER: SILENT.reason}]
+        late = f"left out of release 2: {SILENT.reason}"
+        assert told["holders"] == dict.fromkeys([TWIN, RIGHT], "joined") | {EARLIER: late} | refused
+        assert {name: len(five.charges(name, told["run"])) for name in five.names} == (
+            dict.fromkeys([TWIN, RIGHT], 2) | {EARLIER: 1, AHEAD: 0, OTHER_BUNDLE: 0}
+        )
 
-    mixed.setting(OTHER_BUNDLE, "bundles", digests)
-    mixed.switch(EARLIER, None)
-    del mixed.faults[AHEAD]
-    with mixed.only(AHEAD), serving(mixed, restored(mixed)):
-        mixed.until(lambda: node_state(restored(mixed)) is NodeState.ONLINE, "the copy is online")
-        mixed.plan(minimum=2)
-        done = mixed.command("run", "--deadline", DEADLINE_S)
-    assert done.returncode == 0, done.stderr
-    after = mixed.status()["last"]
-    mixed.require_lawful(after["run"])
+        five.setting(OTHER_BUNDLE, "bundles", digests)
+        for name in (AHEAD, EARLIER):
+            five.switch(name, None)
+        five.leave(TWIN)
+        five.until(lambda: node_state(restored(five)) is NodeState.ONLINE, "the copy is online")
+        five.until(lambda: node_state(five.holder(AHEAD)) is NodeState.ONLINE, "so is the clock that was mended")
+        _run(five)
+    after = five.status()["last"]
     integrity = RefusalCode.INTEGRITY.value
-    assert after["holders"] == dict.fromkeys(mixed.names, "joined") | {TWINS: integrity}
-    assert mixed.charges(TWINS, after["run"]) == {}
+    assert after["holders"] == dict.fromkeys(five.names, "joined") | {TWIN: integrity}
+    assert five.charges(TWIN, after["run"]) == {}
     again = "in the next run, mended"
     seen(
         "clock of a data holder an hour ahead",
@@ -126,3 +98,10 @@ def test_another_clock_version_or_node_is_refused_and_the_others_get_a_model(mix
         "refused: its ledger is older than what the coordinator has seen",
         f"joined; its copy's own: {NodeState.KEY_REFUSED.value}; alone: {integrity}",
     )
+
+
+def _run(live: Live) -> None:
+    live.plan(minimum=2)
+    done = live.command("run", "--deadline", DEADLINE_S)
+    assert done.returncode == 0, done.stderr
+    live.require_lawful(live.status()["last"]["run"])

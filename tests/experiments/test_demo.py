@@ -244,7 +244,7 @@ def test_what_a_data_holder_logs_stands_above_the_bars_and_not_between(capsys: p
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("recipe", "trust"),
-    [(RecipeName.LOCAL_SGD, TrustModel.HOLDER_NOISE), (RecipeName.GRADIENT_DESCENT, TrustModel.COORDINATOR_NOISE)],
+    [(RecipeName.LOCAL_SGD, TrustModel.HOLDER_NOISE), (RecipeName.SUFFICIENT_STATISTICS, TrustModel.COORDINATOR_NOISE)],
 )
 def test_any_recipe_and_trust_model_can_be_told(tmp_path: Path, recipe: RecipeName, trust: TrustModel) -> None:
     told = demo(tmp_path, "other", recipe=recipe, trust=trust).result

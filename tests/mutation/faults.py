@@ -18,21 +18,28 @@ class Replacement:
     old: str
     new: str
 
-    def plant(self, tree: Path) -> None:
-        file = tree / self.path
-        text = file.read_text(encoding="utf-8")
+    def planted(self, text: str) -> str:
+        """The file's text with the fault in it."""
         found = text.count(self.old)
         assert found == 1, f"{self.path} holds the text of a planted fault {found} times; write the fault anew"
-        file.write_text(text.replace(self.old, self.new), encoding="utf-8")
+        return text.replace(self.old, self.new)
 
 
 @dataclass(frozen=True)
 class Fault:
-    """What goes wrong, in words, and how it is planted."""
+    """What goes wrong, in words, and where it is planted."""
 
     name: str
     replacements: tuple[Replacement, ...]
     proof: str = f"{PROOF}/test_charges.py"  # who is asked, as pytest names it; passes where nothing is planted
+
+    def planted(self, root: Path) -> dict[str, str]:
+        """Every file's text with the fault in it, by path; the files stay as they are."""
+        texts: dict[str, str] = {}
+        for replacement in self.replacements:
+            path = replacement.path
+            texts[path] = replacement.planted(texts.get(path) or (root / path).read_text(encoding="utf-8"))
+        return texts
 
 
 RELEASE = "clients/holder/release.py"
@@ -97,7 +104,7 @@ FAULTS = (
                 "federated/recipes/row_products.py", 'np.einsum("ij,j->i", rows, vector)', "rows @ vector",
             ),
         ),
-        f"{RECIPES}/test_alone.py",
+        f"{RECIPES}/test_alone.py::test_no_instruction_lets_one_person_move_a_sum_further_than_the_sensitivity",
     ),
     Fault(
         "every round spends the whole budget, and one is charged",

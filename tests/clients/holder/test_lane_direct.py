@@ -56,6 +56,8 @@ def test_the_gate_sees_it_in_the_projection_that_is_asked_with_direct_records(sc
 
     with scene.copy() as lane:
         assert (allowed(direct=False), allowed(direct=True)) == (True, True)
+        # As long as nothing came in there, everybody's record need not be read and verified twice.
+        assert lane.projection(direct=True, **asked) is lane.projection(**asked)  # type: ignore[arg-type]
         lane.take(scene.yes.hands_in(Attitude.WITHDREW), at=AT)
         assert (allowed(direct=False), allowed(direct=True)) == (True, False)
 

@@ -1,23 +1,24 @@
 """Syncing: in batches, cheap when nothing is new, fresh only by a sync, and whole after any crash."""
 
-import os
+import itertools
+import multiprocessing
 import random
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from hashlib import sha256
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 import pytest
 
+from clients.holder import lane_sync
 from clients.holder.keys import HolderKeys
 from clients.holder.lane import LaneCopy
 from clients.holder.lane_epochs import announce
-from privacy.consent.lane import Stub, parse_leaf
+from privacy.consent.lane import Stub
 from privacy.consent.merkle import Frontier, leaf_hash
 from privacy.consent.sealing import LaneKey
 from privacy.consent.view import Entry
@@ -144,63 +145,49 @@ def test_threads_take_turns(scene: Scene) -> None:
 
 
 STEP, ROUNDS = 40, 8
-_LOOP = """
-import itertools, sys
-from pathlib import Path
-from clients.holder import lane_sync
-from clients.holder.keys import HolderKeys
-from clients.holder.lane import LaneCopy
-from clients.holder.lane_epochs import announce
-from tests.clients.holder.lane_scene import AT, SETTINGS, Source
-from tests.clients.holder.test_lane_standings import KEYS
-from tests.clients.holder.test_lane_sync import STEP, read_lane
-lane_sync.BATCH = 16
-entries = read_lane(Path(sys.argv[2]))
-lane = LaneCopy(Path(sys.argv[1]) / "consent.db", SETTINGS, KEYS)
-print("ready", flush=True)
-for at in itertools.count(AT):
-    size = min(lane.head.size + STEP, len(entries))
-    lane.sync(Source(entries[:size]), at=at)
-    print("synced", flush=True)
-    lane.enter_use(bytes(32), "lender", str(at) + str(size), at=at)
-"""
 
 
-def read_lane(path: Path) -> list[Entry]:
-    """Sealing draws fresh randomness, so both processes must read one lane."""
-    pairs = [line.split() for line in path.read_text().splitlines()]
-    return [Entry(parse_leaf(bytes.fromhex(leaf)), bytes.fromhex(beside)) for leaf, beside in pairs]
+def _syncs_on(directory: Path, entries: list[Entry], told: Connection) -> None:
+    """What the process that will be killed does: a step of the lane and a use of a record, again and again."""
+    lane_sync.BATCH = 16  # type: ignore[misc]
+    lane = LaneCopy(directory / "consent.db", SETTINGS, KEYS)
+    told.send("ready")
+    for at in itertools.count(AT):
+        size = min(lane.head.size + STEP, len(entries))
+        lane.sync(Source(entries[:size]), at=at)
+        told.send("synced")
+        lane.enter_use(bytes(32), "lender", str(at) + str(size), at=at)
 
 
 @pytest.mark.slow
 def test_a_process_killed_at_any_instant_leaves_a_whole_lane(tmp_path: Path) -> None:
     entries = lane_of([Said(place % 3, place // 3 + 1) for place in range(STEP * ROUNDS)])
     chance = random.Random(7)  # noqa: S311  # instants to kill at, the same in every run
-    lines = [f"{entry.stub.leaf().hex()} {entry.beside.hex()}\n" for entry in entries if entry.beside]
-    (tmp_path / "lane").write_text("".join(lines))
     roots, tree = {0: Frontier().root}, Frontier()
     for entry in entries:
         tree.append(leaf_hash(entry.stub.leaf()))
         roots[tree.size] = tree.root
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    forks = multiprocessing.get_context("fork")  # it need not import anything before it can be killed
     sizes = []
     for number in range(16):
         directory = tmp_path / str(number // 4)  # a fresh lane now and then, so that kills fall into every size
         if not directory.exists():
             directory.mkdir()
             Counting(directory).lane.close()
-        command = [sys.executable, "-c", _LOOP, str(directory), str(tmp_path / "lane")]
-        process = subprocess.Popen(command, stdout=subprocess.PIPE, env=environment)
+        told, tells = forks.Pipe(duplex=False)
+        process = forks.Process(target=_syncs_on, args=(directory, entries, tells), daemon=True)
+        process.start()
+        tells.close()
         try:
-            assert process.stdout is not None
-            assert process.stdout.readline() == b"ready\n"
+            assert told.recv() == "ready"
             for _ in range(number % 3):  # so that the kills fall into different syncs on a slow machine, too
-                assert process.stdout.readline() == b"synced\n"
+                assert told.recv() == "synced"
             time.sleep(chance.uniform(0, 0.05))
-            process.send_signal(signal.SIGKILL)
         finally:
             process.kill()
-            process.communicate()
+            process.join()
+            told.close()
+        assert process.exitcode == -signal.SIGKILL
         lane = LaneCopy(directory / "consent.db", SETTINGS, KEYS)  # verified from end to end
         try:
             sizes.append(lane.head.size)

@@ -140,7 +140,8 @@ def test_sampled_rounds_leave_room_for_being_counted_too(ready: Ready, holder: H
 
     run = run_of(ready, holder)
     everybody = holder.permitted(run, Purpose.TRAIN)
-    place = int(np.argmax(everybody.allowances))
+    # Whom each round costs most of what they allow: where they are out, others are left.
+    place = int(np.argmax(everybody.shares**2 / everybody.allowances))
     share, allowance = float(everybody.shares[place]), float(everybody.allowances[place])
 
     def epsilon(noise_multiplier: float, *, counted: float) -> float:

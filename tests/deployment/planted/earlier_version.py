@@ -1,4 +1,4 @@
-"""A worker whose version of the messages has no measurement yet, as long as there is a switch beside this fault."""
+"""A worker whose version of the messages has no measurement yet, as long as a switch beside this fault says so."""
 
 import os
 from functools import reduce
@@ -7,6 +7,10 @@ from pathlib import Path
 from typing import Any, get_args
 
 SWITCH = Path(os.environ["PLANTED_FAULT"]).with_suffix(".on")
+
+
+def _is_earlier() -> bool:
+    return SWITCH.exists() and SWITCH.read_text(encoding="utf-8") == "earlier"
 
 
 def without_measurement(messages: Any) -> None:
@@ -21,7 +25,7 @@ def without_measurement(messages: Any) -> None:
 
         def decode(self, payload: bytes) -> Any:
             """As this version does, or the earlier one."""
-            return decoders[SWITCH.exists()].decode(payload)
+            return decoders[_is_earlier()].decode(payload)
 
     messages._DECODER = Either()
 

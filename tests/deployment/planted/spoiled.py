@@ -1,7 +1,7 @@
 """A worker that is killed at a point of its work, or cannot write: which is named as in `odd_answers`, by a switch.
 
-A kill turns its switch off, so that the worker's next life is a good one. Whoever has this fault waits a fifth of a
-second, and not up to a minute, before a program that ended is started again.
+A kill turns its switch off, so that the worker's next life is a good one. Under the switch "impatient" whoever has this
+fault waits a fifth of a second, and not up to a minute, before a program that ended is started again.
 """
 
 import errno
@@ -116,7 +116,8 @@ def at_the_rim(tasks: Any) -> None:
 
 def in_the_supervisor(programs: Any) -> None:
     """No long pauses."""
-    programs.pause_s = lambda _failures: PAUSE_S
+    pause_s = programs.pause_s
+    programs.pause_s = lambda failures: PAUSE_S if how() == "impatient" else pause_s(failures)
 
 
 FAULTS = {

@@ -98,6 +98,25 @@ def test_a_subject_has_one_row() -> None:
         Projection.of(twice, purpose=Purpose.TRAIN, recipient=COORDINATOR, categories=frozenset())
 
 
+def test_several_purposes_are_answered_from_one_reading_as_each_is_alone() -> None:
+    alice = Person("alice")
+    said: list[tuple[bytes, Standing]] = [
+        (digest("both"), record(alice, grant(dp=budget(share_milli=7)), grant(Purpose.VALIDATE))),
+        (digest("one"), record(alice, grant(Purpose.VALIDATE, dp=budget(share_milli=9)))),
+        (digest("none"), Conflict(1)),
+    ]
+    purposes = (Purpose.TRAIN, Purpose.VALIDATE)
+    rest = {"recipient": COORDINATOR, "categories": frozenset(CATEGORIES)}
+    found = Projection.of_each(iter(said), purposes=purposes, **rest)  # type: ignore[arg-type]
+    assert tuple(found) == purposes
+    for purpose in purposes:
+        alone = Projection.of(said, purpose=purpose, **rest)  # type: ignore[arg-type]
+        assert found[purpose].rows == alone.rows
+        assert found[purpose].share_milli.tolist() == alone.share_milli.tolist()
+        assert found[purpose].reasons(ROUND, POLICY).tolist() == alone.reasons(ROUND, POLICY).tolist()
+    assert found[Purpose.TRAIN].share_milli.tolist() == [7, 0, 0]
+
+
 @pytest.mark.parametrize("far", [Interval(-(2**70), -(2**70)), Interval(2**70, 2**70), Interval(-(2**70), 2**70)])
 def test_an_instant_beyond_any_clock_denies(far: Interval) -> None:
     assert projected(record(Person("alice"), grant())).reasons(far, POLICY).tolist() == [CODES[Reason.TIME]]

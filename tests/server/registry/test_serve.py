@@ -6,14 +6,16 @@ import ssl
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, redirect_stderr, redirect_stdout
 from http.server import BaseHTTPRequestHandler, HTTPServer
+from io import StringIO
 from pathlib import Path
 from threading import Thread
 
 import httpx
 import pytest
 
+from federated.cli import main
 from privacy.consent.lane import read_checkpoint
 from privacy.consent.promise import read_promise
 from privacy.consent.submission import frame
@@ -30,12 +32,24 @@ from tests.server.registry.test_store import edit
 ROOT = Path(__file__).parents[3]
 
 
-def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+def program(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """The command in a process of its own."""
     code = "from federated.cli import main; main()"
     return subprocess.run(
         [sys.executable, "-c", code, "registry", *arguments],
         cwd=ROOT, capture_output=True, text=True, check=False, timeout=60,
     )  # fmt: skip
+
+
+def command(*arguments: str) -> subprocess.CompletedProcess[str]:
+    """What the same program says and how it ends, in this process."""
+    line, out, err = ["fedcredit", "registry", *arguments], StringIO(), StringIO()
+    with pytest.MonkeyPatch.context() as patch, redirect_stdout(out), redirect_stderr(err):
+        patch.setattr(sys, "argv", line)
+        with pytest.raises(SystemExit) as ended:
+            main()
+    assert isinstance(ended.value.code, int)
+    return subprocess.CompletedProcess(line, ended.value.code, out.getvalue(), err.getvalue())
 
 
 @pytest.fixture
@@ -146,7 +160,7 @@ def test_what_keeps_it_from_starting_is_one_text_and_no_traceback(local: Home, w
                 settings.write_text(settings.read_text().replace("sqlite:///registry.db", database))
             case "directory":
                 directory = directory / "nowhere"
-        done = command("serve", str(directory))
+        done = program("serve", str(directory))
     assert done.returncode == code, done.stderr
     assert done.stdout == ""
     assert done.stderr.count("\n") == 1
