@@ -26,11 +26,6 @@ def _free_port() -> int:
     return RegistryPlace.on_this_machine(at=0).port
 
 
-def _here(command: str) -> str:
-    """Another program may have the port that the README names; what many tiny runs show is for the audits' tests."""
-    return command.replace("8444", str(_free_port())).replace("audit privacy", "audit privacy --runs 100")
-
-
 @pytest.mark.slow
 def test_the_walk_through_consent_is_what_the_readme_shows(tmp_path: Path) -> None:
     now = int(time.time())
@@ -41,7 +36,8 @@ def test_the_walk_through_consent_is_what_the_readme_shows(tmp_path: Path) -> No
             session.run(no_progress)
     finally:
         registry.close()
-    walk = Walk("Say yes, say no, look it up", _here)
+    # Another program may have the port that the README names.
+    walk = Walk("Say yes, say no, look it up", lambda command: command.replace("8444", str(_free_port())))
     assert len(walk.steps) > 20
     serving = {
         command: LISTENING.format(directory=command.split()[3]) for command, _ in walk.steps if command[-1] == "&"

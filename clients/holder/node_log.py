@@ -49,13 +49,17 @@ class NodeWatch:
     def __init__(self, log: Path, *, broke_off_at: int | None) -> None:
         """From the log's end on. At `broke_off_at` (UTC seconds) an earlier connection ended without a good-bye."""
         self._log, self._broke_off_at = log, broke_off_at
-        self._read = _size(log)
-        self._partial = b""
-        self._reason: NodeState | None = None
+        self._reason: NodeState | None
+        self._broken: NodeState | None
+        self._turned_away: tuple[NodeState, int] | None  # why, and when it was last said
+        self._gave_up_at: int | None
+        self.begin()
+
+    def begin(self) -> None:
+        """A SuperNode is started with other settings or another port: what kept the last one away is no news of it."""
+        self._read, self._partial = _size(self._log), b""
+        self._reason = self._broken = self._turned_away = self._gave_up_at = None
         self._by_itself = self._unauthorized = False
-        self._broken: NodeState | None = None
-        self._turned_away: tuple[NodeState, int] | None = None  # why, and when it was last said
-        self._gave_up_at: int | None = None
         self.state = NodeState.CONNECTING
 
     def look(self, *, at: int) -> NodeState:

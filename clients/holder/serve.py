@@ -142,6 +142,7 @@ class _Once:
         """Until the bell rings, the fleet's files change, or the port is taken."""
         serving, self._fleet = self._serving, fleet
         (self._place / WORKER).unlink(missing_ok=True)
+        self._watch.begin()
         self._signs.begin()
         write_whole(self._place / SECRET, secrets.token_hex(32).encode(), secret=True)
         certify_anew(self._place, at=self._now())

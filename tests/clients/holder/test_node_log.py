@@ -67,6 +67,20 @@ def test_each_reason_for_an_end_is_told_apart(log: Path, text: str, state: NodeS
     assert watch.look(at=2) is NodeState.ONLINE
 
 
+@pytest.mark.parametrize("text", [PORT, EXPIRED, WRONG_CA, ONLINE])
+def test_nothing_outlives_the_start_of_a_supernode_with_other_settings(log: Path, text: str) -> None:
+    watch = NodeWatch(log, broke_off_at=None)
+    add(log, START + text)
+    if text is not ONLINE:
+        watch.ended(at=0)
+    add(log, text)  # not read any more
+    watch.begin()
+    assert watch.look(at=1) is NodeState.CONNECTING
+    assert not watch.is_stuck(at=99)
+    add(log, START + AWAY)
+    assert watch.look(at=2) is NodeState.AWAY
+
+
 def test_a_reason_does_not_outlive_the_next_start(log: Path) -> None:
     watch = NodeWatch(log, broke_off_at=None)
     add(log, START + EXPIRED)

@@ -9,12 +9,14 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from clients.holder import serve as serve_module
 from clients.holder.fleet import CA_FILE, NODE_KEY, Fleet
 from clients.holder.serve import SERVING, Serving, Stop, holder_in, programs, serve
 from clients.holder.serve_status import (
@@ -36,6 +38,7 @@ from federated.flower_home import flower_program
 from federated.lock import alone
 from federated.logs import LogForm
 from federated.messages import Instruction, Letter, Refused
+from federated.programs import Program
 from privacy.errors import RefusalCode, RefusalError, UsageError
 from tests.clients.holder.fleet_bed import FleetBed, until
 from tests.ready import ASTER, AT, Ready, joined_by
@@ -139,6 +142,38 @@ def test_a_directory_that_cannot_be_written_is_said(ready: Ready, monkeypatch: p
     (ready.home() / SERVING).write_bytes(b"a file where the directory should be")
     with pytest.raises(RefusalError, match="serving cannot be made"):
         serve(Serving(ready.home(), ASTER, LogForm.HUMAN, False, print), Stop())
+
+
+def test_where_a_port_is_taken_it_goes_on_with_another_one_and_stays_there(
+    ready: Ready, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    home = ready.home()
+    fleet = Fleet("fleet.example:9092", home / CA_FILE, home / NODE_KEY, "open-scoring")
+    monkeypatch.setattr(Fleet, "load", lambda *_, **__: fleet)
+    ports = iter([1, 2, 3])
+    monkeypatch.setattr(serve_module, "_free_port", lambda: next(ports))
+    tried = list[int]()
+
+    def stand_in(serving: Serving, fleet: Fleet, *, port: int) -> list[Program]:
+        tried.append(port)
+        supernode, *_ = programs(serving, fleet, port=port)
+        taken = "raise SystemExit('bind: address already in use')"
+        connected = "import time; print('SuperNode ID: 1', flush=True); time.sleep(99)"
+        command = (sys.executable, "-c", taken if port == 1 else connected)
+        return [replace(supernode, command=command)]
+
+    monkeypatch.setattr(serve_module, "programs", stand_in)
+    stop = Stop()
+
+    def wait(seconds: float) -> bool:
+        time.sleep(seconds)
+        if (told := read_status(home / SERVING / STATUS, ServeStatus)) and told.state is NodeState.ONLINE:
+            stop.ring()
+        return stop.rung
+
+    monkeypatch.setattr(stop, "wait", wait)
+    serve(Serving(home, ASTER, LogForm.HUMAN, False, print), stop)
+    assert tried == [1, 2]
 
 
 def test_without_a_fleet_or_a_data_holder_it_is_said_what_to_do(ready: Ready, tmp_path: Path) -> None:
