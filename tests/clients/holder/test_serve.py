@@ -158,7 +158,7 @@ def test_where_a_port_is_taken_it_goes_on_with_another_one_and_stays_there(
         tried.append(port)
         supernode, *_ = programs(serving, fleet, port=port)
         taken = "raise SystemExit('bind: address already in use')"
-        connected = "import time; print('SuperNode ID: 1', flush=True); time.sleep(99)"
+        connected = "import time; time.sleep(0.7); print('SuperNode ID: 1', flush=True); time.sleep(99)"
         command = (sys.executable, "-c", taken if port == 1 else connected)
         return [replace(supernode, command=command)]
 
