@@ -5,7 +5,7 @@
 Flower's own program goes on for ever once its connection has failed in a way that it does not try again (an answer 500,
 a bundle that it cannot read): its loop is over, and the thread of its runtime API keeps the process. If its heartbeats
 fail so, it asks for messages for ever, and the coordinator counts it as gone. Here either is the end of the process,
-which the supervisor starts again.
+which the supervisor starts again. What is wrapped besides is in `in_step.py`.
 """
 
 import logging
@@ -17,11 +17,15 @@ import time
 import traceback
 from collections.abc import Callable
 from contextlib import suppress
+from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Final, NoReturn
 
+from clients.holder.in_step import keep_in_step
+
 _PROGRAM: Final = "flower-supernode"
+_LOOP: Final = "flwr.supernode.start_client_internal"
 _FLEET: Final = "/v1/fleet/"
 _AT_MOST_EVERY_S: Final = 1.0
 _UNAUTHORIZED: Final = 401
@@ -85,6 +89,7 @@ def main(sign: Path, options: list[str]) -> NoReturn:
     logger.setLevel(logging.INFO)
     logger.propagate = False
     logger.addHandler(Heard(sign))
+    keep_in_step(import_module(_LOOP))
     (found,) = entry_points(group="console_scripts", name=_PROGRAM)
     sys.argv = [_PROGRAM, *options]
     run(found.load())

@@ -1,6 +1,6 @@
 """How a SuperNode proves that a request is its own: Flower's signature over the time at which it asks."""
 
-from base64 import b64decode
+from base64 import b64decode, b64encode
 from datetime import datetime
 from typing import Final
 
@@ -24,7 +24,10 @@ def is_proven(key: EllipticCurvePublicKey, *, timestamp: bytes, signature: bytes
         # A time without a zone says nothing; SuperLink refuses it as well.
         if asked.utcoffset() is None or not -AHEAD_S < at - asked.timestamp() < BEHIND_S:
             return False
-        key.verify(b64decode(signature, validate=True), timestamp, _HOW)
+        proof = b64decode(signature, validate=True)
+        if b64encode(proof) != signature:  # more padding than there should be is taken by Python
+            return False
+        key.verify(proof, timestamp, _HOW)
     except (ValueError, OverflowError, InvalidSignature):
         return False
     return True
