@@ -10,7 +10,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from functools import partial
+from functools import lru_cache, partial
 from http import HTTPStatus
 from pathlib import Path
 from typing import Final
@@ -59,6 +59,7 @@ PATIENCE_S: Final = 60.0
 STALLED_S: Final = 15.0
 """After so long without another part of a message it is given up: its run has ended, and no more of it comes."""
 _WRITTEN_ANEW: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+_digest_of: Final = lru_cache(maxsize=1)(digest_of)  # a run's bundle comes with each of its messages
 _PROTECTED: Final = frozenset({"/flwr.proto.Runtime/AcquireTask"})
 
 
@@ -191,7 +192,7 @@ class NodeTask:
 
     def bundle_digest(self) -> str:
         """The digest of the run's app bundle, over what came and not what was said. MalformedError if it is none."""
-        return digest_of(self._bundle)
+        return _digest_of(self._bundle)
 
     def letter(self) -> Letter:
         """What the coordinator wrote. MalformedError if it is no letter."""

@@ -92,7 +92,7 @@ class LastLetter(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     run: str | None
     stage: int | None
     at: int  # UTC seconds
-    took_ms: int
+    took_ms: int  # until there was an answer; to hand it to Flower's SuperNode is not counted
     refused: RefusalCode | None
     failed: str | None  # kind of error, where there was no answer at all
 

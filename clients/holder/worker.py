@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
@@ -59,7 +59,7 @@ class Worker:
 
     def take(self, task: NodeTask) -> None:
         """Answer one message, or say that it cannot be: never anything but a letter, a code or a kind of error."""
-        begun, at, seconds = time.monotonic(), int(self._clock()), self._settings.policy.answer_within_s
+        at, seconds = int(self._clock()), self._settings.policy.answer_within_s
         taken = _Taken()
         try:
             with within(seconds):
@@ -73,7 +73,7 @@ class Worker:
                     _send(task, taken)
             if not taken.sent:  # a second answer to one message would keep all later ones one behind
                 taken.failure = OutOfTimeError.__name__
-        self._note(taken, at=at, took_s=time.monotonic() - begun)
+        self._note(taken, at=at)
 
     def within_time(self, fetch: Callable[[], NodeTask | None]) -> NodeTask | None:
         """The next message. If that takes too long the process ends: what it has of a message would be lost in it."""
@@ -121,7 +121,7 @@ class Worker:
         except Exception as error:  # whatever a message holds, a kind of error leaves and nothing else
             taken.failure = type(error).__name__
             _LOG.error("a message was not answered: %s", taken.failure)
-            taken.sending = True
+            taken.send()
             task.fail(error)
             taken.sent = True
 
@@ -134,7 +134,7 @@ class Worker:
         self._settings, self._stamp = settings, _stamp(self._directory, settings)
         self._holder = self._opened(self._directory)
 
-    def _note(self, taken: "_Taken", *, at: int, took_s: float) -> None:
+    def _note(self, taken: "_Taken", *, at: int) -> None:
         asked, told = taken.header, taken.answer.header if taken.answer is not None else None
         refused = told.code if isinstance(told, Refused) else None
         run = told.run if isinstance(asked, Opening) and isinstance(told, Joined) else getattr(asked, "run", None)
@@ -142,7 +142,9 @@ class Worker:
         kind = type(asked).__struct_config__.tag if asked is not None else "unread"
         self._answered += 1
         self._refusals += refused is not None
-        self._last = LastLetter(str(kind), shown_run(run), stage, at, round(1000 * took_s), refused, taken.failure)
+        self._last = LastLetter(
+            str(kind), shown_run(run), stage, at, round(1000 * taken.took_s), refused, taken.failure
+        )
         _LOG.info("answered %s%s", kind, f" with a refusal ({refused.value})" if refused is not None else "")
         self.tell()
 
@@ -156,12 +158,23 @@ class _Taken:
     failure: str | None = None
     sending: bool = False
     sent: bool = False
+    begun: float = field(default_factory=time.monotonic)
+    ready: float | None = None
+
+    def send(self) -> None:
+        """From here on an answer may have left."""
+        self.sending, self.ready = True, self.ready or time.monotonic()
+
+    @property
+    def took_s(self) -> float:
+        """From the message to its answer, less handing that over to Flower."""
+        return (self.ready or time.monotonic()) - self.begun
 
 
 def _send(task: NodeTask, taken: _Taken) -> None:
     if taken.answer is None:
         raise RuntimeError("there is nothing to send")
-    taken.sending = True
+    taken.send()
     try:
         task.answer(taken.answer)
     except RefusalError as error:

@@ -55,7 +55,7 @@ def _round_rows(small: Small, peer: InProcess) -> Iterator[BenchRow]:
     )
     parts = (
         f"{how}. Ours: the coordinator's process while it waits for nobody; in each exchange the slowest data holder "
-        "from fetching its letter to handing over the answer; and what our door adds to each request. The rest is "
+        "from its letter to its answer, before Flower takes that; and what our door adds to each request. The rest is "
         f"Flower's: transport, polling, SuperLink and SuperNodes. In a run of {times.seconds:.1f} s"
     )
     each = ran.requests / (exchanges * peer.holders)
@@ -98,9 +98,9 @@ def _resume_rows(small: Small) -> Iterator[BenchRow]:
     how = (
         f"sufficient_statistics, {len(small.short.times.asked)} exchanges, {small.short.process_s:.1f} s if left "
         f"alone; killed (SIGKILL) after {small.killed.process_s:.1f} s, when half of its releases were summed, and "
-        f"gone on with for {small.resumed.process_s:.1f} s. A difference of three times, each with some polls of 3 s "
-        f"in it: less than an exchange is chance; load average {small.short.load:.1f}, then {small.resumed.load:.1f}; "
-        f"{LOAD}"
+        f"gone on with for {small.resumed.process_s:.1f} s. A difference of three times, each with some of Flower's "
+        f"polls in it: less than an exchange is chance; load average {small.short.load:.1f}, then "
+        f"{small.resumed.load:.1f}; {LOAD}"
     )
     yield BenchRow("a killed run resumed, beyond the same run left alone", overhead, "s", how)
     again = asked_again(
