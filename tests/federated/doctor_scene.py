@@ -1,12 +1,13 @@
 """Certificates and little servers for looking at what `fedcredit doctor` finds."""
 
 import http.server
+import secrets
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from email.utils import formatdate
 from pathlib import Path
 
@@ -99,9 +100,11 @@ def taken() -> Iterator[int]:
 
 
 def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """A port that is free and stays so: systems choose theirs from 32,768 up."""
+    while True:
+        number = 20_000 + secrets.randbelow(10_000)
+        with suppress(OSError), socket.create_server(("127.0.0.1", number)):
+            return number
 
 
 def found(findings: Sequence[Finding], what: str) -> Finding:
