@@ -159,12 +159,13 @@ def holders(results: Sequence[HolderResult], private_auc: float | None) -> Figur
             colour = drawing.FEDERATED if private_auc >= holder.auc_alone else drawing.BAD
             axes.plot([holder.auc_alone, private_auc], [place] * 2, color=colour, lw=1.6, alpha=0.55, zorder=2)
         axes.plot(holder.auc_alone, place, "o", color=drawing.OPACUS, ms=6, zorder=3)
+        better = private_auc is not None and holder.auc_alone > private_auc
         axes.annotate(
             f"{holder.auc_alone:.3f}",
             (holder.auc_alone, place),
-            xytext=(-6, 0),
+            xytext=(6 if better else -6, 0),  # on the side where no line is drawn
             textcoords="offset points",
-            ha="right",
+            ha="left" if better else "right",
             va="center",
             fontsize=8.5,
         )
@@ -176,7 +177,7 @@ def holders(results: Sequence[HolderResult], private_auc: float | None) -> Figur
     shown = [holder.auc_alone for holder in ordered if holder.auc_alone is not None]
     low, high = min([*shown, private_auc or 1.0]), max([*shown, private_auc or 0.0])
     room = max(high - low, 0.01)
-    axes.set_xlim(low - 0.25 * room, high + 0.06 * room)
+    axes.set_xlim(low - 0.25 * room, high + 0.25 * room)
     axes.grid(visible=False, axis="y")
     axes.set_xlabel("AUC on unseen people (dot: the holder alone)")
     return picture

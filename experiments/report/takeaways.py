@@ -220,7 +220,7 @@ def comparison(values: Evaluations) -> str:
                 steps.append(f"{against(private, other)} {name}")
     if not steps:
         return NOT_KNOWN
-    return f"By AUC the private model is {', '.join(steps)}. Less than about {BY_CHANCE} apart is within chance."
+    return f"By AUC the private model is {', '.join(steps)}. The fewer people are held out, the more of this is chance."
 
 
 def released(exact: Evaluation | None, noisy: Evaluation | None) -> str:
@@ -228,10 +228,11 @@ def released(exact: Evaluation | None, noisy: Evaluation | None) -> str:
     if noisy is None:
         return "No evaluation was released in this run."
     text = f"The evaluation that left the data holders is noisy and charged: AUC {figure(noisy.metrics.auc)}"
-    return (
-        f"{text}. The exact counts, known only because the data are public, give {figure(auc_of(exact))}. "
-        "Noise alone moves the released figure by a hundredth or two: do not rank models by it."
-    )
+    text += f". The exact counts, known only because the data are public, give {figure(auc_of(exact))}."
+    told, true = noisy.metrics.auc, auc_of(exact)
+    if told is None or true is None:
+        return text
+    return f"{text} Noise alone moved the released figure by {figure(abs(told - true))}: do not rank models by it."
 
 
 def _median(edges: Vector, counts: Vector) -> float | None:

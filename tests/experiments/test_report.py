@@ -267,6 +267,15 @@ def test_a_person_above_the_promise_is_called_a_fault(result: DemoResult) -> Non
     assert "fault" not in takeaways.epsilon(result)
 
 
+def test_what_noise_did_to_the_released_figure_is_what_it_did_here() -> None:
+    exact = made_up_result().evaluations.federated_private
+    assert exact is not None
+    assert exact.metrics.auc is not None
+    noisy = replace(exact, metrics=replace(exact.metrics, auc=exact.metrics.auc - 0.1234))
+    assert "moved the released figure by 0.123" in takeaways.released(exact, noisy)
+    assert "moved" not in takeaways.released(None, noisy)
+
+
 def test_sentences_follow_the_figures_when_they_turn(result: DemoResult) -> None:
     used = replace(result.consent, rows_used_without_consent=3)
     assert "no row without consent was used" in takeaways.consent(result.consent)
